@@ -1,0 +1,64 @@
+# make serve   environment, demo model, service answering on http://127.0.0.1:8000
+# make test    everything that CI runs
+VENV ?= .venv
+PYTHON ?= python3
+# A CPU build where one is offered; elsewhere on Linux this is CUDA's, several GB. To choose:
+#   make test TORCH='torch --index-url URL-OF-YOUR-BUILD'
+TORCH ?= torch==2.13.0
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DATA ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: serve test check demo format bench-false-alarms bench-agreement clean
+
+serve: $(VENV)/.serve
+	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Fits the demo model anew; it becomes the live version beside the committed one.
+demo: $(VENV)/.training
+	$(BIN)/nelbo fit deploy/demo/ai4i2020.csv --name machines --schema deploy/demo/schema.json \
+	  --label "Machine failure" --normal 0
+	$(BIN)/nelbo verify machines
+
+# DATA is a table with a label column; the results go to benchmarks/results/.
+bench-false-alarms: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.false_alarms $(DATA)
+
+bench-agreement: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.agreement $(DATA)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[service]'
+	touch $@
+
+$(VENV)/.training: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) $(TORCH)
+	$(PIP) -e '.[training]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) $(TORCH)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

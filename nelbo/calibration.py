@@ -1,0 +1,273 @@
+"""From statistics to p-values: what the calibration records say a normal record looks like.
+
+Three statistics are calibrated: `score`, `elbo` and `reconstruction_error`. Here all three point the same
+way, higher = more anomalous; whoever hands over an ELBO hands over its negative.
+"""
+
+from fractions import Fraction
+from math import floor
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nelbo.errors import BundleError, CalibrationError
+
+Scores = NDArray[np.float64]
+StatisticName = Literal["score", "elbo", "reconstruction_error"]
+STATISTICS: tuple[StatisticName, ...] = ("score", "elbo", "reconstruction_error")
+
+# The same record in another batch or on another processor scores within this relative distance
+# (float32 arithmetic; the contract suite holds it). Calibration scores are raised by as much, so that a
+# record equal to a calibration record ties with it instead of passing it by a rounding error: on tables
+# full of duplicates that would turn one tie into a flood of alarms. It only ever makes p-values larger.
+SCORE_TOLERANCE = 1e-5
+
+
+def raised(scores: Scores) -> Scores:
+    """Calibration scores as they are kept: sorted, and raised by the tolerance of the scorer.
+
+    >>> raised(np.array([200.0, -3.0]))
+    array([ -2.99997, 200.002  ])
+    """
+    return np.sort(scores + SCORE_TOLERANCE * np.maximum(1.0, np.abs(scores)))
+
+
+def n_flagged_allowed(rate: float, n: int) -> int:
+    """How many of `n` calibration records and one new one may lie at or above the new one, for it to be flagged.
+
+    k = ⌊rate·(n + 1)⌋ of the decimal that a person wrote: in floats, 0.29 · 100 is below 29.
+
+    >>> n_flagged_allowed(0.29, 99)
+    29
+    """
+    return floor(Fraction(repr(float(rate))) * (n + 1))
+
+
+class Calibration:
+    """One statistic's calibration set.
+
+    Args:
+        scores: shape (n,), higher = more anomalous; of normal records that the fit has not seen.
+
+    Source: Bates et al., Testing for outliers with conformal p-values, Ann. Statist. 51(1), 2023.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores = np.sort(np.asarray(scores, dtype=np.float64))
+        if not np.all(np.isfinite(self.scores)):
+            raise CalibrationError("a calibration score is NaN or infinite; the bundle was calibrated wrongly")
+
+    @property
+    def n(self) -> int:
+        """The number of calibration records."""
+        return self.scores.size
+
+    def p_values(self, scores: Scores) -> Scores:
+        """How often a normal record would look at least this odd.
+
+        Args:
+            scores: shape (m,), higher = more anomalous.
+
+        Returns:
+            Shape (m,), within [1 / (n + 1), 1]. Ties count against the alarm.
+
+        Raises:
+            CalibrationError: a score is NaN; the text names its position.
+
+        >>> Calibration(np.array([1.0, 2.0, 3.0, 4.0])).p_values(np.array([2.5, 9.0]))
+        array([0.6, 0.2])
+        """
+        if np.isnan(scores).any():
+            raise CalibrationError(f"score {int(np.isnan(scores).argmax())} is NaN, which has no p-value")
+        at_least_as_high = self.n - np.searchsorted(self.scores, scores, side="left")
+        return np.asarray((1 + at_least_as_high) / (self.n + 1))
+
+    def threshold(self, k: int) -> float:
+        """The score beyond which a record is suspicious: exactly then p ≤ k / (n + 1).
+
+        Returns:
+            The k-th largest calibration score; infinite for k = 0, when nothing is ever flagged.
+
+        >>> Calibration(np.array([1.0, 2.0, 3.0, 4.0])).threshold(2)
+        3.0
+        """
+        return float(self.scores[self.n - k]) if k else float("inf")
+
+
+class IncreasingMap(BaseModel):
+    """A continuous, strictly increasing function: linear between knots, and beyond them.
+
+    It maps a part of the score to the surprise -log P(a normal record's part is at least this high): the
+    empirical bulk, then an exponential tail. So parts of any unit can be added, and no record is so odd
+    that it ties with another: ranks would saturate at 1/(n + 1), which cost average precision .652 → .628
+    on 29 tables.
+
+    Attributes:
+        x: the knots, increasing.
+        y: their surprise in nats, increasing.
+        slope: nats per unit beyond the last knot (the exponential tail), and below the first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    slope: float
+
+    def __call__(self, values: Scores) -> Scores:
+        """The surprise of each value.
+
+        >>> IncreasingMap(x=(0.0, 2.0), y=(0.0, 1.0), slope=3.0)(np.array([-1.0, 1.0, 4.0]))
+        array([-3. ,  0.5,  7. ])
+        """
+        first, last = self.x[0], self.x[-1]
+        inside = np.interp(values, self.x, self.y)
+        return inside + self.slope * (np.maximum(values - last, 0.0) + np.minimum(values - first, 0.0))
+
+
+class Combination(BaseModel):
+    """How the parts become one score; fitted on calibration-a, which no p-value sees.
+
+    score = energy(−ELBO) + oddest_field(max over fields of the standardised contribution).
+
+    The second part is there because the sum drowns a single wrong cell: where many numeric fields carry
+    most of the ELBO's variance, an impossible category moves it by less than their noise.
+
+    Attributes:
+        fields: names of the fields, in the order of the lists below.
+        typical: mean contribution of each field, nats; what a missing value is charged, so that a record
+            with fewer observed fields is not normal for that alone.
+        location: 90th percentile of each field's contribution, nats.
+        spread: mean excess above it, nats, at least 1: in nats an excess of 1 is a factor e in probability,
+            and a smaller one would let a rare but normal category outshine everything.
+        energy: map of −ELBO.
+        oddest_field: map of the largest standardised contribution.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fields: tuple[str, ...]
+    typical: tuple[float, ...]
+    location: tuple[float, ...]
+    spread: tuple[float, ...]
+    energy: IncreasingMap
+    oddest_field: IncreasingMap
+
+    def standardised_maximum(self, contributions: Scores) -> Scores:
+        """Largest standardised contribution of each record.
+
+        Args:
+            contributions: shape (n, n_fields), nats.
+
+        Returns:
+            Shape (n,), unitless.
+        """
+        return np.max((contributions - np.array(self.location)) / np.array(self.spread), axis=1)
+
+    def score(self, contributions: Scores, kl: Scores) -> Scores:
+        """The combined statistic that decides, unitless, higher = more anomalous.
+
+        Args:
+            contributions: shape (n, n_fields), nats.
+            kl: shape (n,), nats.
+        """
+        energy = contributions.sum(axis=1) + kl
+        return self.energy(energy) + self.oddest_field(self.standardised_maximum(contributions))
+
+
+class CalibrationFile(BaseModel):
+    """`calibration.json`: replaceable without a new fit.
+
+    Attributes:
+        created: UTC, ISO 8601.
+        rate: the false-alarm rate that holds where a request names none.
+        combination: fitted on calibration-a.
+        scores: of calibration-b, per statistic, higher = more anomalous, ascending, raised by the scorer's
+            tolerance.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    created: str
+    rate: float
+    combination: Combination
+    scores: dict[StatisticName, tuple[float, ...]]
+
+    @property
+    def n(self) -> int:
+        """The number of calibration records."""
+        return len(self.scores["score"])
+
+
+def parse_calibration(text: bytes, source: str) -> CalibrationFile:
+    """A calibration from the bytes of its file.
+
+    Raises:
+        BundleError: naming the source and the place.
+    """
+    try:
+        return CalibrationFile.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BundleError(f"{source}: calibration.json: {place}: {first['msg']}") from error
+
+
+# --- fitting a combination ---------------------------------------------------------------------------
+
+_N_KNOTS = 33  # chosen; enough for the shape of a bulk, few enough to read
+_TAIL = 0.05  # share of calibration-a that sets the exponential tail; chosen
+_MIN_SLOPE = 1e-3  # nats per unit; keeps a map strictly increasing where a part hardly varies
+
+
+def fit_map(values: Scores) -> IncreasingMap:
+    """The map of one part, from its values on calibration-a.
+
+    Args:
+        values: shape (n,), n ≥ 1.
+    """
+    ordered = np.sort(values)
+    n = ordered.size
+    ranks = np.unique(np.linspace(0, (1 - _TAIL) * (n - 1), _N_KNOTS).astype(int))
+    x = ordered[ranks]
+    # Several ranks on one value (ties) become one knot with the smallest surprise among them.
+    x, first = np.unique(x, return_index=True)
+    surprise = -np.log((n - ranks[first] - 0.5 + 0.5 / n) / n)
+    excess = ordered[ordered > x[-1]] - x[-1]
+    mean_excess = float(excess.mean()) if excess.size else float(np.std(values))
+    # No steeper than e per thousandth of the bulk's width: a tail without excess is no cliff.
+    widest = 1e3 / max(float(ordered[-1] - ordered[0]), 1e-3)
+    slope = float(np.clip(1.0 / max(mean_excess, 1e-9), _MIN_SLOPE, widest))
+    return IncreasingMap(x=tuple(x.tolist()), y=tuple(surprise.tolist()), slope=slope)
+
+
+def fit_combination(
+    fields: tuple[str, ...], contributions: Scores, missing: NDArray[np.bool_], kl: Scores
+) -> Combination:
+    """The combination, from calibration-a.
+
+    Args:
+        fields: names, in the order of the contributions' columns.
+        contributions: shape (n, n_fields), nats; those of missing values are not looked at.
+        missing: shape (n, n_fields).
+        kl: shape (n,), nats.
+    """
+    seen = np.where(missing, np.nan, contributions)
+    columns = [column[np.isfinite(column)] for column in seen.T]
+    typical = np.array([column.mean() if column.size else 0.0 for column in columns])
+    location = np.array([np.quantile(column, 0.9) if column.size else 0.0 for column in columns])
+    excess = [column[column > at] - at for column, at in zip(columns, location, strict=True)]
+    spread = np.array([max(1.0, float(part.mean())) if part.size else 1.0 for part in excess])
+    filled = np.where(missing, typical, contributions)
+    oddest = ((filled - location) / spread).max(axis=1)
+    return Combination(
+        fields=fields,
+        typical=tuple(typical.tolist()),
+        location=tuple(location.tolist()),
+        spread=tuple(spread.tolist()),
+        energy=fit_map(filled.sum(axis=1) + kl),
+        oddest_field=fit_map(oddest),
+    )

@@ -1,0 +1,219 @@
+"""The command `nelbo`, and those of its subcommands that need a bundle and nothing else."""
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nelbo.errors import BundleError, NelboError
+from nelbo.store import find_bundle
+
+if TYPE_CHECKING:
+    from nelbo.scoring import Scored, Scorer
+
+# Exit codes: 0 fine, 1 a finding, 2 usage or input, 3 our own mistake.
+FINDING, INPUT, INTERNAL = 1, 2, 3
+
+_EXTRA_OF = {"training": "training", "service": "service", "nelbo": "files"}
+
+BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")]
+TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet or NDJSON; a record a row.")]
+Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
+Rate = Annotated[float | None, typer.Option(help="False-alarm rate; the bundle's own if not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def main() -> None:
+    """Runs one command and turns what goes wrong into one sentence and an exit code."""
+    try:
+        _app()()
+    except NelboError as error:
+        typer.echo(f"nelbo: {error}", err=True)
+        sys.exit(INPUT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain once more while it closes.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(INPUT)
+    except Exception:  # noqa: BLE001  # the edge of the process
+        traceback.print_exc()
+        typer.echo("nelbo: this is a mistake of nelbo's own; please report it with the lines above", err=True)
+        sys.exit(INTERNAL)
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        name="nelbo",
+        help="Calibrated anomaly scores for records.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(lambda: None)  # even a single command keeps its name
+    for entry in sorted(entry_points(group="nelbo.commands"), key=_order):
+        app.command(entry.name)(_command(entry))
+    return app
+
+
+def _order(entry: EntryPoint) -> tuple[int, str]:
+    """As a newcomer needs them."""
+    first = ["schema", "fit", "calibrate", "verify", "score", "evaluate", "serve"]
+    return (first.index(entry.name) if entry.name in first else len(first), entry.name)
+
+
+def _command(entry: EntryPoint) -> Callable[..., None]:
+    """A command whose missing libraries are named by the extra that brings them."""
+    import functools
+
+    command: Callable[..., None] = entry.load()
+    package = entry.module.partition(".")[0]
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            extra = _EXTRA_OF[package]
+            raise NelboError(f"nelbo {entry.name} needs the {extra} extra: pip install 'nelbo[{extra}]'") from error
+
+    return guarded
+
+
+def verify(bundle: BundleName, models: Models = Path("models"), as_json: AsJson = False) -> None:
+    """Check a bundle: digests, contents, and that this machine scores its golden records as its exporter did."""
+    from nelbo.bundle import read_bundle
+    from nelbo.scoring import Scorer
+
+    folder = find_bundle(bundle, models)
+    try:
+        read = read_bundle(folder)
+        Scorer(read).replay()
+    except BundleError as error:
+        if as_json:
+            typer.echo(json.dumps({"bundle": str(folder), "ok": False, "detail": str(error)}))
+        else:
+            typer.echo(f"nelbo: {error}", err=True)
+        raise typer.Exit(FINDING) from error
+    if as_json:
+        found = {"bundle": str(folder), "ok": True, "model": read.name, "version": read.version, "digest": read.digest}
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(f"{read.label}: {len(read.manifest.files)} files and {len(read.golden)} golden records as exported")
+
+
+def score(
+    bundle: BundleName,
+    table: TablePath,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=".ndjson, .csv or .parquet; JSON lines to stdout if not given.")
+    ] = None,
+    rate: Rate = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Contributions of every record, not only of flagged ones.")] = False,
+    models: Models = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Score the records of a file."""
+    from nelbo.writing import writer
+
+    scorer = _scorer(bundle, models)
+    counts = {"n": 0, "n_flagged": 0, "n_faulty": 0}
+    start = time.perf_counter()
+    with writer(output, sys.stdout.buffer, scorer, "all" if explain else "flagged") as write:
+        for scored in _scored(scorer, table, rate):
+            write(scored)
+            counts["n"] += scored.batch.n_records
+            counts["n_flagged"] += int(scored.flagged.sum())
+            counts["n_faulty"] += len(scored.batch.errors)
+    seconds = time.perf_counter() - start
+    summary = {"model": scorer.bundle.name, "version": scorer.bundle.version, **counts}
+    if as_json and output is not None:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo(
+            f"{counts['n']} records in {seconds:.1f} s ({counts['n'] / max(seconds, 1e-9):,.0f}/s): "
+            f"{counts['n_flagged']} flagged, {counts['n_faulty']} could not be scored",
+            err=True,
+        )
+    if counts["n_faulty"]:
+        raise typer.Exit(FINDING)
+
+
+def evaluate(
+    bundle: BundleName,
+    table: TablePath,
+    label: Annotated[str, typer.Option(help="Column that says which records are normal.")],
+    normal: Annotated[str, typer.Option(help="Its value in normal records.")],
+    rate: Rate = None,
+    models: Models = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure a bundle against a table with labels."""
+    import numpy as np
+
+    from nelbo.calibration import STATISTICS
+    from nelbo.evaluation import evaluate as evaluation_of
+    from nelbo.tables import labels, open_table
+
+    scorer = _scorer(bundle, models)
+    is_normal = labels(open_table(table), label, normal)
+    parts = list(_scored(scorer, table, rate, ignored=(label,)))
+    statistics = {name: np.concatenate([part.statistics[name] for part in parts]) for name in STATISTICS}
+    index = np.concatenate([part.batch.index for part in parts])
+    n_faulty = sum(len(part.batch.errors) for part in parts)
+    found = evaluation_of(statistics, scorer.decider, scorer.decider.decide(rate), ~is_normal[index])
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _print_evaluation(scorer, dict(found))
+    if n_faulty:
+        typer.echo(f"{n_faulty} records could not be scored and are left out", err=True)
+        raise typer.Exit(FINDING)
+
+
+def _scorer(bundle: str, models: Path) -> "Scorer":
+    from nelbo.bundle import read_bundle
+    from nelbo.scoring import Scorer
+
+    scorer = Scorer(read_bundle(find_bundle(bundle, models)))
+    scorer.replay()
+    return scorer
+
+
+def _scored(scorer: "Scorer", path: Path, rate: float | None, ignored: tuple[str, ...] = ()) -> Iterator["Scored"]:
+    """The records of a file, scored batch by batch, with progress on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from nelbo.tables import open_table, read_batches
+
+    decision = scorer.decider.decide(rate)
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0, rate="")
+        start, n = time.perf_counter(), 0
+        batches = read_batches(
+            open_table(path), scorer.decoder, 8192, lambda done: bar.update(task, completed=done), ignored=ignored
+        )
+        for batch in batches:
+            yield scorer.score(batch, decision)
+            n += batch.n_records
+            bar.update(task, rate=f"{n / (time.perf_counter() - start):,.0f} records/s")
+
+
+def _print_evaluation(scorer: "Scorer", found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{scorer.bundle.label}: {found['n']} records, {found['n_anomalies']} anomalies", title_justify="left")
+    for heading in ("statistic", "AUROC", "average precision", "F1", f"realised rate at {found['rate']:g}", "power"):
+        table.add_column(heading, justify="left" if heading == "statistic" else "right")
+    for name, row in found["statistics"].items():
+        table.add_row(name, *(f"{value:.4f}" for value in row.values()))
+    Console().print(table)

@@ -1,0 +1,66 @@
+"""Everything that can be wrong with what nelbo is given.
+
+NelboError
+├── SchemaError        a schema, or a table's columns against one
+├── TableError         a file of records that cannot be read or fitted
+├── BodyError          a body of records that cannot be read at all
+├── RecordError        one record; carries its index, field, expected and found
+├── BundleError        a bundle that is damaged, or not what it says
+├── StoreError         a model, version or alias that is not there
+└── CalibrationError   a rate that the calibration records do not carry, a score that is no number
+
+A programming mistake is a `TypeError` or an `AssertionError`, never one of these.
+"""
+
+
+class NelboError(Exception):
+    """What every error below is; its text is meant for a person who can act on it."""
+
+
+class SchemaError(NelboError):
+    """A schema is wrong, or a table does not fit it."""
+
+
+class TableError(NelboError):
+    """A file of records cannot be read or fitted."""
+
+
+class BodyError(NelboError):
+    """A body of records cannot be read at all.
+
+    Args:
+        detail: where, what was expected, what was found.
+        pointer: JSON pointer to the place, "" for the whole body.
+    """
+
+    def __init__(self, detail: str, pointer: str = "") -> None:
+        super().__init__(detail)
+        self.pointer = pointer
+
+
+class RecordError(NelboError):
+    """One record cannot be scored; the others can.
+
+    Args:
+        index: position of the record in its body or file, from 0.
+        field: name of the field, or None where the record as a whole is wrong.
+        expected: what would have been right.
+        found: what was there; a value of the record, so for its sender only, never for a log.
+    """
+
+    def __init__(self, index: int, field: str | None, expected: str, found: str) -> None:
+        self.index, self.field, self.expected, self.found = index, field, expected, found
+        where = f"record {index}" if field is None else f"record {index}, field '{field}'"
+        super().__init__(f"{where}: expected {expected}, got {found}")
+
+
+class BundleError(NelboError):
+    """A bundle is damaged, or not what its manifest says."""
+
+
+class StoreError(NelboError):
+    """A model, version or alias is not in the store."""
+
+
+class CalibrationError(NelboError):
+    """The calibration records do not carry what is asked of them, or a score is no number."""

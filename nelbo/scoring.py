@@ -1,0 +1,250 @@
+"""The scorer: a bundle's graph, its combination and its calibration as one thing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from nelbo.bundle import Bundle
+from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
+from nelbo.decision import Decider, Decision
+from nelbo.errors import BundleError
+from nelbo.records import Batch, RecordDecoder
+from nelbo.schema import Schema
+
+# Records per run of the graph: beyond some hundreds a run costs the same per record, and the memory that a
+# graph's intermediate results take stays bounded.
+CHUNK = 1024
+
+# Golden records may have been scored on another processor: float32 kernels differ by more than batches do.
+_REPLAY_TOLERANCE = 10 * SCORE_TOLERANCE
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the graph says of n records.
+
+    Attributes:
+        contributions: shape (n, n_fields), nats; 0 where the value is missing or hidden.
+        kl: shape (n, n_latents), nats.
+        expected_numbers: shape (n, n_numbers), in each field's own unit.
+        expected_codes: shape (n, n_codes), the likeliest category.
+        latents: shape (n, n_latents), mean of q(z | x).
+    """
+
+    contributions: NDArray[np.float64]
+    kl: NDArray[np.float64]
+    expected_numbers: NDArray[np.float64]
+    expected_codes: NDArray[np.int64]
+    latents: NDArray[np.float32]
+
+
+class Graph:
+    """`score.onnx` in a session of one thread that does not spin.
+
+    Args:
+        schema: of the bundle.
+        graph: the file's bytes.
+        label: what to call it in errors.
+    """
+
+    def __init__(self, schema: Schema, graph: bytes, label: str) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        # The default threads spin for work and burned 3 times the CPU of the arithmetic itself.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen unrelated types for a graph it cannot read
+            raise BundleError(f"{label}: score.onnx cannot be loaded: {error}") from error
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        self.schema = schema
+
+    def run(self, batch: Batch, hidden: NDArray[np.bool_] | None = None) -> Outputs:
+        """The graph's outputs for a batch.
+
+        Args:
+            batch: n records.
+            hidden: shape (n, n_fields); True treats the value as missing.
+        """
+        n = len(batch)
+        hidden = np.zeros((n, len(self.schema.fields)), dtype=np.bool_) if hidden is None else hidden
+        parts = [self._run(batch.numbers[rows], batch.codes[rows], hidden[rows]) for rows in _chunks(n)]
+        contributions, kl, numbers, codes, latents = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Outputs(contributions.astype(np.float64), kl.astype(np.float64), numbers, codes, latents)
+
+    def _run(
+        self, numbers: NDArray[np.float64], codes: NDArray[np.int64], hidden: NDArray[np.bool_]
+    ) -> list[NDArray[np.float32]]:
+        feed = {"numbers": numbers, "codes": codes, "hidden": hidden}
+        names = ["contributions", "kl", "expected_numbers", "expected_codes", "latents"]
+        return list(self._session.run(names, {k: v for k, v in feed.items() if k in self._inputs}))
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    # No records still make one run, so that every output has its shape.
+    return (slice(start, start + CHUNK) for start in range(0, max(n, 1), CHUNK))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch and everything that is said of each of its n records.
+
+    Attributes:
+        contributions: shape (n, n_fields), nats; a missing value is charged what is typical of its field.
+        missing: shape (n, n_fields).
+        unseen: shape (n, n_fields); a category that training did not see.
+        kl: shape (n,), nats.
+        statistics: `score`, `elbo` (lower = more anomalous) and `reconstruction_error`, each shape (n,).
+        p_values: of each statistic, shape (n,).
+        flagged: shape (n,).
+        decision: what held for all of them.
+    """
+
+    batch: Batch
+    outputs: Outputs
+    contributions: NDArray[np.float64]
+    missing: NDArray[np.bool_]
+    unseen: NDArray[np.bool_]
+    kl: Scores
+    statistics: dict[StatisticName, Scores]
+    p_values: dict[StatisticName, Scores]
+    flagged: NDArray[np.bool_]
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why m records are odd, field by field, each field judged by the others alone.
+
+    Attributes:
+        rows: shape (m,), which of the scored records.
+        attribution: shape (m, n_fields), nats; how much −ELBO falls when the field is hidden.
+        expected_numbers: shape (m, n_fields, n_numbers); what the graph expects with field [:, f] hidden.
+        expected_codes: shape (m, n_fields, n_codes).
+    """
+
+    rows: NDArray[np.intp]
+    attribution: NDArray[np.float64]
+    expected_numbers: NDArray[np.float64]
+    expected_codes: NDArray[np.int64]
+
+
+class Scorer:
+    """Scores records with one bundle; the same record gets the same score in any batch.
+
+    Args:
+        bundle: read and verified.
+
+    Raises:
+        BundleError: the graph cannot be loaded, or does not fit the rest of the bundle.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.schema = bundle.schema
+        self.decoder = RecordDecoder(bundle.schema, bundle.label)
+        self.decider = Decider(bundle.calibration)
+        self._graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
+        if bundle.calibration.combination.fields != tuple(field.name for field in self.schema.fields):
+            raise BundleError(
+                f"bundle '{bundle.label}': calibration.json was made for other fields than schema.json has"
+            )
+
+    def score(self, batch: Batch, decision: Decision | None = None) -> Scored:
+        """Statistics, p-values and flags of a batch.
+
+        Args:
+            batch: of this bundle's decoder.
+            decision: of this scorer's decider; None for the bundle's own rate.
+        """
+        decision = decision or self.decider.decide()
+        outputs = self._graph.run(batch)
+        missing, unseen = states(self.schema, batch)
+        statistics, contributions, kl = combine(self.bundle.calibration.combination, outputs, missing)
+        p_values = {name: self.decider.p_values(name, upward(name, statistics[name])) for name in STATISTICS}
+        flagged = p_values["score"] <= decision.effective_rate
+        return Scored(batch, outputs, contributions, missing, unseen, kl, statistics, p_values, flagged, decision)
+
+    def explain(self, scored: Scored, rows: NDArray[np.intp]) -> "Explanation":
+        """What each field would have been by the others, and how much less odd the record were without it.
+
+        Args:
+            scored: of this scorer.
+            rows: shape (m,), which of its records.
+        """
+        n_fields = len(self.schema.fields)
+        batch = scored.batch
+        tiled = np.repeat(rows, n_fields)
+        hidden = np.tile(np.eye(n_fields, dtype=np.bool_), (len(rows), 1))
+        copies = replace(batch, numbers=batch.numbers[tiled], codes=batch.codes[tiled], index=batch.index[tiled])
+        outputs = self._graph.run(copies, hidden)
+        statistics, _, _ = combine(self.bundle.calibration.combination, outputs, scored.missing[tiled] | hidden)
+        without = -statistics["elbo"].reshape(len(rows), n_fields)
+        shape = (len(rows), n_fields, -1)
+        return Explanation(
+            rows=rows,
+            attribution=-scored.statistics["elbo"][rows, None] - without,
+            expected_numbers=outputs.expected_numbers.reshape(shape),
+            expected_codes=outputs.expected_codes.reshape(shape),
+        )
+
+    def replay(self) -> None:
+        """Scores the golden records again.
+
+        Raises:
+            BundleError: one of them scores differently from when the bundle was exported.
+        """
+        golden = self.bundle.golden
+        scored = self.score(self.decoder.objects([entry.record for entry in golden]))
+        if scored.batch.errors:
+            raise BundleError(f"bundle '{self.bundle.label}': golden {scored.batch.errors[0]}")
+        for name in STATISTICS:
+            expected = np.array([getattr(entry, name) for entry in golden])
+            off = np.abs(scored.statistics[name] - expected) > _REPLAY_TOLERANCE * np.maximum(1, np.abs(expected))
+            if off.any():
+                raise BundleError(
+                    f"bundle '{self.bundle.label}': golden record {int(off.argmax())} no longer gets its {name}; "
+                    "this machine computes the model differently from the one that exported it"
+                )
+
+
+def states(schema: Schema, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which values are missing, and which are categories that training did not see.
+
+    Returns:
+        Two arrays of shape (n, n_fields).
+    """
+    missing = np.zeros((len(batch), len(schema.fields)), dtype=np.bool_)
+    unseen = np.zeros_like(missing)
+    for j, column in enumerate(schema.numbers):
+        missing[:, schema.positions[column.name]] = np.isnan(batch.numbers[:, j])
+    for j, column in enumerate(schema.codes):
+        codes = batch.codes[:, j]
+        missing[:, schema.positions[column.name]] = codes < 0
+        unseen[:, schema.positions[column.name]] = codes == column.unseen_code
+    return missing, unseen
+
+
+def combine(
+    combination: Combination, outputs: Outputs, missing: NDArray[np.bool_]
+) -> tuple[dict[StatisticName, Scores], NDArray[np.float64], Scores]:
+    """The three statistics, the contributions and the KL of each record, in float64."""
+    contributions = np.where(missing, np.array(combination.typical), outputs.contributions)
+    kl = outputs.kl.sum(axis=1)
+    reconstruction_error = contributions.sum(axis=1)
+    statistics: dict[StatisticName, Scores] = {
+        "score": combination.score(contributions, kl),
+        "elbo": -(reconstruction_error + kl),
+        "reconstruction_error": reconstruction_error,
+    }
+    return statistics, contributions, kl
+
+
+def upward(name: StatisticName, values: Scores) -> Scores:
+    """A statistic in the direction higher = more anomalous."""
+    return -values if name == "elbo" else values

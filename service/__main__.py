@@ -1,0 +1,74 @@
+"""The serving process: `python -m service`."""
+
+import signal
+import sys
+from types import FrameType
+
+
+def _leave(_signum: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+# First of all: a stop that comes while the rest is still being imported is a stop as good as any. uvicorn puts
+# its own handlers over these while it serves, and raises the signal once more when it has answered all.
+signal.signal(signal.SIGTERM, _leave)
+signal.signal(signal.SIGINT, _leave)
+
+import socket  # noqa: E402
+
+import uvicorn  # noqa: E402
+
+from service import logs  # noqa: E402
+from service.app import create_app  # noqa: E402
+from service.settings import Settings, SettingsError, read_settings  # noqa: E402
+
+_STOP_S = 20  # how long answers may take after a stop was asked for; below the 30 s that Kubernetes waits
+
+
+def main() -> int:
+    """Serves until a signal stops it; 2 where the settings or the address will not do."""
+    try:
+        settings = read_settings()
+        listener = listen(settings)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    logs.configure(settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="auto",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_S,
+    )
+    host, port = listener.getsockname()[:2]
+    logs.event("listening", host=host, port=port, models=str(settings.models))
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        logs.event("stopped")
+    return 0
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket to serve on.
+
+    Raises:
+        SettingsError: the address is taken, or none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        place = f"{settings.host} port {settings.port}"
+        raise SettingsError(
+            f"cannot listen on {place}: {error.strerror}; NELBO_HOST and NELBO_PORT change it"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

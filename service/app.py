@@ -1,0 +1,194 @@
+"""The FastAPI application: thin routes over `answer` and `catalog`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from nelbo.store import Store
+from service import catalog
+from service.answer import JSON, ScoreAnswer, ScoreRequest, answer
+from service.body import read_body
+from service.catalog import ModelDescription, Models, Versions
+from service.edge import Edge
+from service.live import Live
+from service.metrics import Metrics
+from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
+from service.problems import Answer, Kind, ProblemError, problem
+from service.settings import Settings
+
+# A longer body is decoded and scored in a thread of its own, so that health and short requests do not wait.
+_LARGE_BODY_BYTES = 64 * 1024
+_DESCRIPTION = "Calibrated anomaly scores for records: you set the false-alarm rate, every alert says why."
+
+
+class Service:
+    """What the routes of one app share.
+
+    Args:
+        settings: of the process.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.live = Live(Store(settings.models))
+        self.metrics = Metrics(self.live)
+        # One thread: scoring is arithmetic, and a second one would only take turns with the first.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+
+    async def score(self, request: ScoreRequest) -> Answer:
+        """The answer to a scoring request, counted."""
+        work = partial(answer, self.live, request, max_records=self.settings.max_records)
+        if len(request.body) > _LARGE_BODY_BYTES:
+            found, tally = await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        else:
+            found, tally = work()
+        self.metrics.count(tally)
+        return found
+
+    @asynccontextmanager
+    async def running(self, _: FastAPI) -> AsyncIterator[None]:
+        """Loads the models while the app already answers health checks; until then it is not ready."""
+        loading = asyncio.create_task(asyncio.to_thread(self.live.load_all))
+        yield
+        await loading
+        self._worker.shutdown()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`."""
+    service = Service(settings)
+    app = FastAPI(
+        title="nelbo",
+        description=_DESCRIPTION,
+        version=_version(),
+        lifespan=service.running,
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(Edge, metrics=service.metrics)
+    _add_problems(app, service)
+    _add_scoring(app, service)
+    _add_models(app, service)
+    _add_operations(app, service)
+    app.openapi = partial(document, app, service.live)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("nelbo")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"
+
+
+def _add_problems(app: FastAPI, service: Service) -> None:
+    @app.exception_handler(ProblemError)
+    async def refuse(_: Request, error: ProblemError) -> Response:
+        service.metrics.reject(error.kind)
+        return _response(error.answer)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_path(_: Request, error: HTTPException) -> Response:
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        kind: Kind = "not-found"
+        detail = "there is nothing at this path; /openapi.json lists what there is"
+        if error.status_code == 405:
+            kind, detail = "method-not-allowed", f"expected {headers['allow']}, got another method"
+        service.metrics.reject(kind)
+        return _response(problem(kind, detail, headers=headers))
+
+
+def _add_scoring(app: FastAPI, service: Service) -> None:
+    @app.post(
+        SCORE_PATH,
+        summary="Score records",
+        description="`records` is a list of objects; `columns` holds the same values as one list a field. "
+        "Every record gets its statistics with p-values and, if flagged, what each field contributed; "
+        "a record that is wrong gets an error of its own.",
+        operation_id="score",
+        tags=["scoring"],
+        responses=responses(ScoreAnswer, 400, 404, 413, 415, 422, 503),
+        openapi_extra=SCORE_EXTRA,
+    )
+    async def score(name: str, request: Request) -> Response:
+        scoring = ScoreRequest(
+            name=name,
+            body=await read_body(request, service.settings.max_body_bytes),
+            content_type=request.headers.get("content-type", ""),
+            content_encoding=request.headers.get("content-encoding", ""),
+            query=request.url.query,
+        )
+        return _response(await service.score(scoring))
+
+
+def _add_models(app: FastAPI, service: Service) -> None:
+    live = service.live
+
+    @app.get("/v1/models", summary="List models", operation_id="models", tags=["models"], responses=responses(Models))
+    async def models() -> Response:
+        return _json(catalog.models(live))
+
+    @app.get(
+        "/v1/models/{name}",
+        summary="Describe a model",
+        description="Its schema, a record to try, its calibration, what its fit measured, and its card.",
+        operation_id="model",
+        tags=["models"],
+        responses=responses(ModelDescription, 404, 503),
+    )
+    async def model(name: str) -> Response:
+        return _json(catalog.describe(live, name))
+
+    @app.get(
+        "/v1/models/{name}/versions",
+        summary="List a model's versions",
+        operation_id="versions",
+        tags=["models"],
+        responses=responses(Versions, 404, 503),
+    )
+    def versions(name: str) -> Response:  # not async: it reads the store, which may be slow
+        return _json(catalog.versions(live, name))
+
+
+def _add_operations(app: FastAPI, service: Service) -> None:
+    plain: Callable[[str], Response] = partial(Response, media_type="text/plain; charset=utf-8")
+
+    @app.get("/healthz/live", summary="Is the process alive", operation_id="alive", tags=["operations"])
+    async def alive() -> Response:
+        return plain("alive\n")
+
+    @app.get(
+        "/healthz/ready",
+        summary="May it get traffic",
+        description="200 where every model answers, after its golden records were replayed; else 503 with the reasons.",
+        operation_id="ready",
+        tags=["operations"],
+        responses={503: responses(Models, 503)[503]},
+    )
+    async def ready() -> Response:
+        problems = service.live.problems()
+        if problems:
+            return _response(problem("model-not-ready", "; ".join(problems)))
+        return plain("ready\n")
+
+    @app.get("/metrics", summary="Metrics for Prometheus", operation_id="metrics", tags=["operations"])
+    async def metrics(request: Request) -> Response:
+        body, content_type = service.metrics.exposition(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+
+def _json(found: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(found), headers={"content-type": JSON})
+
+
+def _response(found: Answer) -> Response:
+    return Response(found.body, found.status, found.headers)

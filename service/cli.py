@@ -1,0 +1,73 @@
+"""`nelbo serve`: says what will be served, then becomes the serving process."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import typer
+
+from nelbo.bundle import read_bundle
+from nelbo.errors import NelboError
+from nelbo.store import Store
+from service.settings import PREFIX, Settings, SettingsError, read_settings
+
+_USAGE = 2  # exit code for what the caller can put right
+
+
+def serve(
+    models: Annotated[Path | None, typer.Option(help="Folder of models. [default: models]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help="Longest body, bytes. [default: 16 MiB]")] = None,
+    max_records: Annotated[int | None, typer.Option(help="Most records a request. [default: 10000]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+) -> None:
+    """Serve every model of a folder over HTTP.
+
+    Each option can be set by an environment variable too: --max-records by NELBO_MAX_RECORDS.
+    """
+    given = {
+        "MODELS": models,
+        "HOST": host,
+        "PORT": port,
+        "MAX_BODY_BYTES": max_body_bytes,
+        "MAX_RECORDS": max_records,
+        "LOG_LEVEL": log_level,
+    }
+    os.environ |= {PREFIX + name: str(value) for name, value in given.items() if value is not None}
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        _refuse(str(error))
+    names = Store(settings.models).names()
+    if not names:
+        _refuse(f"no model in {settings.models}; fit one with: nelbo fit TABLE --name NAME --models {settings.models}")
+    sys.stderr.write(_greeting(settings, names))
+    sys.stderr.flush()
+    # The serving process starts over, so that it holds neither this command's libraries nor their memory; with -P,
+    # so that a folder `service` where the command was typed is not mistaken for ours.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "service"])  # noqa: S606  # no shell
+
+
+def _refuse(text: str) -> NoReturn:
+    sys.stderr.write(f"{text}\n")
+    raise typer.Exit(_USAGE)
+
+
+def _greeting(settings: Settings, names: list[str]) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{settings.port}"
+    lines = [f"Serving {', '.join(names)} from {settings.models} at {address} (stop with Ctrl-C)"]
+    lines += [f"Documentation at {address}/docs, metrics at {address}/metrics", "Try:"]
+    return "\n".join([*lines, _first_request(Store(settings.models), names[0], address)]) + "\n\n"
+
+
+def _first_request(store: Store, name: str, address: str) -> str:
+    try:
+        record = read_bundle(store.live(name)).golden[0].record
+    except NelboError as error:
+        return f"  nothing yet: {error}"
+    body = msgspec.json.encode({"records": [record]}).decode().replace("'", "'\\''")
+    return f"  curl {address}/v1/models/{name}/score -H 'content-type: application/json' -d '{body}'"

@@ -1,0 +1,159 @@
+"""The OpenAPI document: the declared routes, and what only the loaded models can say."""
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from nelbo.schema import Column, Schema
+from nelbo.scoring import Scorer
+from service.answer import JSON, ScoreAnswer
+from service.catalog import ModelDescription, Models, Versions, example_record
+from service.live import Live
+from service.problems import MEDIA_TYPE, Problem
+
+Document = dict[str, Any]
+SCORE_PATH = "/v1/models/{name}/score"
+_ANSWERS = (ScoreAnswer, Models, ModelDescription, Versions, Problem)
+_TITLES = {
+    400: "The body is not JSON.",
+    404: "There is no such model.",
+    413: "The body is too large, or holds too many records.",
+    415: "The body is compressed, or not declared as JSON.",
+    422: "The query, the shape of the body, or with `strict=true` a record is wrong.",
+    503: "The model failed to load, or is still being loaded.",
+}
+_SCALAR = ["string", "number", "boolean", "null"]
+
+
+def responses(answer: type[msgspec.Struct], *statuses: int) -> dict[int | str, Any]:
+    """How a route declares what it answers with.
+
+    Args:
+        answer: the body of a 200.
+        statuses: of the problems that it may answer with instead.
+    """
+    found: dict[int | str, Any] = {200: {"description": "Fine.", "content": _content(JSON, _ref(answer.__name__))}}
+    for status in statuses:
+        found[status] = {"description": _TITLES[status], "content": _content(MEDIA_TYPE, _ref("Problem"))}
+    return found
+
+
+# Declared by hand: the route reads the bytes itself, and the schemas of records come from the loaded models.
+SCORE_EXTRA: Document = {
+    "parameters": [
+        {
+            "name": "rate",
+            "in": "query",
+            "description": "False-alarm rate: the share of normal records that may be flagged. "
+            "Without it, the rate that the model was calibrated for.",
+            "schema": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+        },
+        {
+            "name": "explain",
+            "in": "query",
+            "description": "Which records get contributions and expected values, field by field.",
+            "schema": {"type": "string", "enum": ["flagged", "all", "none"], "default": "flagged"},
+        },
+        {
+            "name": "strict",
+            "in": "query",
+            "description": "With `true`, one wrong record refuses the request; else it gets an error of its own.",
+            "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
+        },
+    ],
+}
+
+
+def document(app: FastAPI, live: Live) -> Document:
+    """The document as it holds now: it names the loaded models, their records and an example of each."""
+    found = get_openapi(
+        title=app.title,
+        version=app.version,
+        openapi_version=app.openapi_version,
+        summary=app.summary,
+        description=app.description,
+        routes=app.routes,
+    )
+    scorers = live.scorers()
+    _, components = msgspec.json.schema_components(_ANSWERS, ref_template="#/components/schemas/{name}")
+    records = {_component(name): record_schema(scorer.schema) for name, scorer in scorers.items()}
+    columns = {_component(name, "Columns"): columns_schema(scorer.schema) for name, scorer in scorers.items()}
+    found["components"] = {"schemas": {**components, **records, **columns}}
+    found["paths"][SCORE_PATH]["post"]["requestBody"] = _score_body(scorers)
+    for operation in _operations(found):
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] == "name" and scorers:
+                parameter["example"] = next(iter(scorers))
+    return found
+
+
+def _operations(found: Document) -> list[Document]:
+    return [operation for path in found["paths"].values() for operation in path.values()]
+
+
+def _score_body(scorers: dict[str, Scorer]) -> Document:
+    a_record: Document = {"anyOf": [_ref(_component(name)) for name in scorers]} if scorers else {"type": "object"}
+    a_table: Document = (
+        {"anyOf": [_ref(_component(name, "Columns")) for name in scorers]} if scorers else {"type": "object"}
+    )
+    by_record = _object({"records": {"type": "array", "items": a_record}}, ["records"])
+    by_column = _object({"columns": a_table}, ["columns"])
+    examples = {name: {"value": {"records": [example_record(scorer)]}} for name, scorer in scorers.items()}
+    columnar = {
+        f"{name}-columns": {"value": {"columns": {key: [value] for key, value in example_record(scorer).items()}}}
+        for name, scorer in scorers.items()
+    }
+    content: Document = {"schema": {"oneOf": [by_record, by_column]}}
+    if scorers:
+        content["examples"] = examples | columnar
+    return {"required": True, "content": {JSON: content}}
+
+
+def record_schema(schema: Schema) -> Document:
+    """A record of a model as JSON schema. A category that training did not see is a state, so no enum is closed."""
+    properties = {column.name: _value_schema(column) for column in schema.columns}
+    return _object(properties, _required(schema), closed=schema.extra == "refuse")
+
+
+def columns_schema(schema: Schema) -> Document:
+    """The columnar form of a model's records as JSON schema: equally long lists."""
+    properties = {column.name: {"type": "array", "items": _value_schema(column)} for column in schema.columns}
+    return _object(properties, _required(schema), closed=schema.extra == "refuse")
+
+
+def _required(schema: Schema) -> list[str]:
+    return [field.name for field in schema.fields if not field.nullable]
+
+
+def _value_schema(column: Column) -> Document:
+    match column.kind:
+        case "numeric":
+            return {"type": ["number", "null"]}
+        case "boolean":
+            return {"type": ["boolean", "null"]}
+        case "timestamp":
+            text = {"type": "string", "description": "ISO 8601"}
+            return {"anyOf": [text, {"type": "number", "description": "seconds since 1970, UTC"}, {"type": "null"}]}
+        case "categorical":
+            integers = any(isinstance(value, int) for value in column.known + column.rare)
+            return {"type": ["integer" if integers else "string", "null"], "examples": list(column.known[:3])}
+    return {"type": _SCALAR} if column.role == "id" else {}
+
+
+def _object(properties: Document, required: list[str], *, closed: bool = True) -> Document:
+    found: Document = {"type": "object", "properties": properties, "required": required}
+    return {**found, "additionalProperties": False} if closed else found
+
+
+def _component(name: str, what: str = "Record") -> str:
+    return f"{what}-{name}"
+
+
+def _ref(name: str) -> Document:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(media_type: str, schema: Document) -> Document:
+    return {media_type: {"schema": schema}}

@@ -1,0 +1,108 @@
+"""What a refused request is told: RFC 9457 problems, and the one table from core errors to statuses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError
+
+MEDIA_TYPE = "application/problem+json"
+
+Kind = Literal[
+    "body-too-large",
+    "internal",
+    "method-not-allowed",
+    "model-not-ready",
+    "not-found",
+    "not-json",
+    "rate-not-carried",
+    "too-many-records",
+    "unknown-model",
+    "unsupported-media-type",
+    "wrong-body",
+    "wrong-query",
+    "wrong-records",
+]
+
+# Status and title of each kind of problem. The kinds are the closed set of `nelbo_requests_rejected_total`.
+KINDS: dict[Kind, tuple[int, str]] = {
+    "body-too-large": (413, "The body is too large"),
+    "internal": (500, "The service failed"),
+    "method-not-allowed": (405, "The method is not allowed here"),
+    "model-not-ready": (503, "The model is not ready"),
+    "not-found": (404, "There is nothing at this path"),
+    "not-json": (400, "The body is not JSON"),
+    "rate-not-carried": (422, "The calibration records do not carry this rate"),
+    "too-many-records": (413, "Too many records"),
+    "unknown-model": (404, "There is no such model"),
+    "unsupported-media-type": (415, "The body has a form that is not read here"),
+    "wrong-body": (422, "The body has the wrong shape"),
+    "wrong-query": (422, "The query is wrong"),
+    "wrong-records": (422, "Some records are wrong"),
+}
+
+# The core raises meaning and knows no status. A BodyError that is no JSON at all is told apart by `answer`.
+OF_ERROR: dict[type[NelboError], Kind] = {
+    BodyError: "wrong-body",
+    CalibrationError: "rate-not-carried",
+    RecordError: "wrong-records",
+}
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that is wrong: where (a JSON pointer into the body, or a query parameter) and what."""
+
+    detail: str
+    pointer: str | UnsetType = UNSET
+    parameter: str | UnsetType = UNSET
+    expected: str | UnsetType = UNSET
+    found: str | UnsetType = UNSET
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of every answer that refuses, media type `application/problem+json`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: Sequence[Fault] | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: what any transport needs to send it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def problem(kind: Kind, detail: str, errors: Sequence[Fault] = (), headers: dict[str, str] | None = None) -> Answer:
+    """The answer that states a problem."""
+    status, title = KINDS[kind]
+    body = msgspec.json.encode(Problem(f"urn:nelbo:problem:{kind}", title, status, detail, errors or UNSET))
+    return Answer(status, {"content-type": MEDIA_TYPE, **(headers or {})}, body)
+
+
+class ProblemError(Exception):
+    """Ends the making of an answer with a problem."""
+
+    def __init__(
+        self, kind: Kind, detail: str, errors: Sequence[Fault] = (), headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.kind: Kind = kind
+        self.answer = problem(kind, detail, errors, headers)
+
+
+def pointer(*steps: str | int) -> str:
+    """A JSON pointer (RFC 6901).
+
+    >>> pointer("records", 3, "in/out")
+    '/records/3/in~1out'
+    """
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)

@@ -1,0 +1,78 @@
+"""What the query of a scoring request asks for."""
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn, get_args
+from urllib.parse import parse_qsl
+
+from nelbo.records import shown
+from nelbo.results import Explain
+from service.problems import Fault, ProblemError
+
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", re.ASCII)
+_EXPLAIN: tuple[Explain, ...] = get_args(Explain)
+PARAMETERS = ("rate", "explain", "strict")
+
+
+@dataclass(frozen=True)
+class Query:
+    """The wish of one request.
+
+    Attributes:
+        rate: the false-alarm rate; None for the bundle's own.
+        explain: which records get contributions.
+        strict: one wrong record refuses the request.
+    """
+
+    rate: float | None = None
+    explain: Explain = "flagged"
+    strict: bool = False
+
+
+def parse_query(text: str) -> Query:
+    """The wish in a query string.
+
+    Raises:
+        ProblemError: naming the first parameter that is unknown, repeated or ill-formed.
+    """
+    found: dict[str, str] = {}
+    for name, value in _pairs(text):
+        if name not in PARAMETERS:
+            _refuse(name, f"one of {', '.join(PARAMETERS)}", f"the name {shown(name)}")
+        if name in found:
+            _refuse(name, "it once", "it several times")
+        found[name] = value
+    return Query(_rate(found.get("rate")), _explain(found.get("explain")), _strict(found.get("strict")))
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise ProblemError("wrong-query", "the query is not percent-encoded UTF-8") from error
+
+
+def _rate(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if _NUMBER.fullmatch(text) is None or not float(text) < 1:
+        _refuse("rate", "a number, 0 ≤ rate < 1", shown(text))
+    return float(text)
+
+
+def _explain(text: str | None) -> Explain:
+    for choice in _EXPLAIN:
+        if text == choice:
+            return choice
+    return "flagged" if text is None else _refuse("explain", f"one of {', '.join(_EXPLAIN)}", shown(text))
+
+
+def _strict(text: str | None) -> bool:
+    if text not in (None, "true", "false"):
+        _refuse("strict", "true or false", shown(text))
+    return text == "true"
+
+
+def _refuse(name: str, expected: str, found: str) -> NoReturn:
+    detail = f"query parameter {shown(name)}: expected {expected}, got {found}"
+    raise ProblemError("wrong-query", detail, [Fault(detail, parameter=name, expected=expected, found=found)])

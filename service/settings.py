@@ -1,0 +1,63 @@
+"""What an operator may set: read once from the environment, then handed down."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "NELBO_"
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """Settings of one process, each from the environment variable `NELBO_<NAME>`.
+
+    Attributes:
+        models: the store's folder.
+        host: address to listen on; the default is reachable from this machine alone.
+        port: 0 takes any free one, and the log names it.
+        max_body_bytes: a longer body is refused before it is read to its end.
+        max_records: of one request.
+        log_level: the least severe log line that is written.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    models: Path = Path("models")
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
+    max_records: Annotated[int, Field(ge=1)] = 10_000
+    log_level: LogLevel = "info"
+
+
+_EXPECTED = {
+    "models": "a folder",
+    "host": "an address, 127.0.0.1 for example",
+    "port": "a whole number from 0 to 65535",
+    "max_body_bytes": "a whole number of bytes, at least 1",
+    "max_records": "a whole number, at least 1",
+    "log_level": "one of debug, info, warning, error",
+}
+
+
+class SettingsError(Exception):
+    """Settings that cannot hold; the text lists every problem, one a line."""
+
+
+def read_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: naming each variable, what it should be and what it is.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_problem(fault["loc"], fault["input"]) for fault in error.errors())) from error
+
+
+def _problem(place: tuple[int | str, ...], found: object) -> str:
+    name = str(place[0])
+    return f"{PREFIX}{name.upper()}: expected {_EXPECTED[name]}, got {found!r}"

@@ -1,0 +1,76 @@
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.app import Service, create_app
+from service.settings import Settings
+from tests.bundles import write_tiny_bundle
+
+
+@dataclass(frozen=True)
+class Client:
+    """Requests to an app without a socket, from code that is not async."""
+
+    app: FastAPI
+
+    @property
+    def service(self) -> Service:
+        found = self.app.state.service
+        assert isinstance(found, Service)
+        return found
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+    def score(self, records: list[dict[str, Any]], query: str = "") -> httpx.Response:
+        return self.post(f"/v1/models/pumps/score{query}", json={"records": records})
+
+    def counters(self) -> dict[tuple[str, ...], float]:
+        """Every sample of the service's own metrics: its name and its labels' values, in the labels' order."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples if sample.name.startswith("nelbo_")]
+        return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
+ClientFactory = Callable[..., Client]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one tiny model, `pumps`; not to be changed."""
+    root = tmp_path_factory.mktemp("models")
+    write_tiny_bundle(root)
+    return root
+
+
+@pytest.fixture
+def client_factory(models: Path) -> ClientFactory:
+    def build(root: Path = models, *, load: bool = True, **settings: Any) -> Client:
+        client = Client(create_app(Settings(models=root, **settings)))
+        if load:
+            client.service.live.load_all()
+        return client
+
+    return build
+
+
+@pytest.fixture
+def client(client_factory: ClientFactory) -> Client:
+    return client_factory()

@@ -1,0 +1,82 @@
+"""Calibration of a bundle, through the scorer that will serve it."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from nelbo.calibration import STATISTICS, CalibrationFile, Combination, Scores, fit_combination, raised
+from nelbo.decision import needed, smallest_rate
+from nelbo.errors import CalibrationError, TableError
+from nelbo.records import Batch
+from nelbo.scoring import Graph, combine, states, upward
+
+DEFAULT_RATE = 0.01
+
+
+def combination_of(graph: Graph, batch: Batch) -> Combination:
+    """How the parts become one score, from calibration-a."""
+    outputs = graph.run(batch)
+    missing, _ = states(graph.schema, batch)
+    names = tuple(field.name for field in graph.schema.fields)
+    return fit_combination(names, outputs.contributions, missing, outputs.kl.sum(axis=1))
+
+
+def calibrated(graph: Graph, combination: Combination, batch: Batch, rate: float) -> CalibrationFile:
+    """`calibration.json` from calibration-b.
+
+    Args:
+        graph: that will serve.
+        combination: from calibration-a.
+        batch: normal records that neither the fit nor the combination has seen.
+        rate: the bundle's own false-alarm rate.
+    """
+    missing, _ = states(graph.schema, batch)
+    statistics, _, _ = combine(combination, graph.run(batch), missing)
+    return CalibrationFile(
+        created=now(),
+        rate=rate,
+        combination=combination,
+        scores={name: _kept(upward(name, statistics[name])) for name in STATISTICS},
+    )
+
+
+def _kept(scores: Scores) -> tuple[float, ...]:
+    """Scores as the file keeps them: nine digits are a hundredth of the tolerance that they are raised by."""
+    if not np.isfinite(scores).all():
+        raise CalibrationError("a calibration record's score is NaN or infinite; the bundle cannot be calibrated")
+    return tuple(float(f"{score:.9g}") for score in raised(scores))
+
+
+def chosen_rate(rate: float | None, n: int) -> float:
+    """The bundle's rate: the one asked for, else 1 %, or the smallest that n calibration records carry.
+
+    Raises:
+        CalibrationError: an explicit rate is no share, or the records do not carry it.
+    """
+    if rate is None:
+        return max(DEFAULT_RATE, smallest_rate(n))
+    if not 0 < rate < 1:
+        raise CalibrationError(f"false-alarm rate {rate:g} is not a share: expected 0 < rate < 1")
+    if needed(rate) > n:
+        raise CalibrationError(
+            f"false-alarm rate {rate:g} needs at least {needed(rate)} calibration records, "
+            f"this table leaves {n} of them; its smallest rate is {smallest_rate(n):.3g}"
+        )
+    return rate
+
+
+def whole(batch: Batch, source: str) -> Batch:
+    """A batch without faulty records.
+
+    Raises:
+        TableError: some of them cannot be read; the text names the first.
+    """
+    if batch.errors:
+        n = len(batch.errors)
+        raise TableError(f"{source}: {n} record{'s' * (n > 1)} cannot be read; the first: {batch.errors[0]}")
+    return batch
+
+
+def now() -> str:
+    """The time as files hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

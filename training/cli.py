@@ -1,0 +1,202 @@
+"""`nelbo schema`, `nelbo fit`, `nelbo calibrate`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from nelbo.errors import SchemaError
+
+if TYPE_CHECKING:
+    from training.data import Label
+    from training.pipeline import Outcome
+
+# What a command does is imported inside it: torch takes seconds, and `nelbo --help` should not.
+
+TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet or NDJSON; a record a row.")]
+Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
+LabelColumn = Annotated[str | None, typer.Option("--label", help="Column that says which records are normal.")]
+NormalValue = Annotated[str | None, typer.Option("--normal", help="Its value in normal records.")]
+Rate = Annotated[float | None, typer.Option(help="False-alarm rate; 0.01, or what the records carry, if not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def schema(
+    table: TablePath,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; standard output if not given.")
+    ] = None,
+) -> None:
+    """Infer a schema from a table, to be read and edited by hand."""
+    from nelbo.bundle import replace_file
+    from nelbo.inference import infer_schema
+    from nelbo.tables import open_table, read_columns
+
+    inferred = infer_schema(read_columns(open_table(table))).to_json()
+    if output is None:
+        typer.echo(inferred.decode(), nl=False)
+    else:
+        replace_file(output, inferred)
+        typer.echo(f"wrote {output}; next: nelbo fit {table} --schema {output} --name NAME", err=True)
+
+
+def fit(
+    table: TablePath,
+    name: Annotated[str, typer.Option(help="The model's name: a-z 0-9 . _ -")],
+    models: Models = Path("models"),
+    schema: Annotated[Path | None, typer.Option(help="A schema file; inferred if not given.")] = None,
+    label: LabelColumn = None,
+    normal: NormalValue = None,
+    rate: Rate = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and the fit.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to keep the fit's state in; if it exists, the fit goes on from there.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a model to the normal records of a table and write its bundle."""
+    from training.config import Config, read_config
+    from training.pipeline import Request, run
+
+    request = Request(
+        table=table,
+        name=name,
+        models=models,
+        schema=schema,
+        label=label_of(label, normal),
+        rate=rate,
+        config=Config() if config is None else read_config(config),
+        seed=seed,
+        checkpoint=checkpoint,
+    )
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("reading", total=None, loss="")
+        outcome = run(
+            request,
+            progress=lambda p: bar.update(task, total=p.steps, completed=p.step, loss=f"loss {p.loss:.3f} nats"),
+            stage=lambda text: bar.update(task, description=text),
+        )
+    if as_json:
+        typer.echo(json.dumps(_as_json(outcome)))
+    else:
+        _print(outcome, models)
+
+
+def calibrate(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")],
+    table: TablePath,
+    models: Models = Path("models"),
+    label: LabelColumn = None,
+    normal: NormalValue = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate a bundle anew on normal records that it has not seen, without fitting it again."""
+    from nelbo.bundle import read_bundle
+    from nelbo.decision import Decider
+    from nelbo.store import find_bundle
+    from training.pipeline import recalibrate
+
+    folder = find_bundle(bundle, models)
+    target = recalibrate(read_bundle(folder), table, label_of(label, normal), rate, folder.parent.parent)
+    new = read_bundle(target)
+    decision = Decider(new.calibration).decide()
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "model": new.name,
+                    "version": new.version,
+                    "bundle": str(target),
+                    "n_calibration": decision.n_calibration,
+                    "rate": decision.rate,
+                    "effective_rate": decision.effective_rate,
+                }
+            )
+        )
+        return
+    typer.echo(
+        f"{new.label}: {decision.n_calibration} calibration records, effective rate {decision.effective_rate:.3%}"
+    )
+    typer.echo(f"true rate with 90 %: {decision.rate_low:.3%} to {decision.rate_high:.3%}")
+    typer.echo(f"bundle: {target}; it is live")
+
+
+def label_of(label: str | None, normal: str | None) -> "Label | None":
+    """The label that two options mean together.
+
+    Raises:
+        SchemaError: one of them is given without the other.
+    """
+    from training.data import Label
+
+    if (label is None) != (normal is None):
+        given, needed = ("--label", "--normal") if normal is None else ("--normal", "--label")
+        raise SchemaError(f"{given} needs {needed}: the column, and its value in normal records")
+    return None if label is None or normal is None else Label(label, normal)
+
+
+def _as_json(outcome: "Outcome") -> dict[str, Any]:
+    bundle = outcome.bundle
+    return {
+        "model": bundle.name,
+        "version": bundle.version,
+        "bundle": str(outcome.folder),
+        "data": bundle.manifest.data,
+        "rate": bundle.calibration.rate,
+        "n_calibration": bundle.calibration.n,
+        "fields": [field.name for field in bundle.schema.fields],
+        "warnings": list(outcome.data.warnings),
+        "metrics": bundle.manifest.metrics,
+    }
+
+
+def _print(outcome: "Outcome", models: Path) -> None:
+    console = Console()
+    table = Table(show_header=False, box=None, pad_edge=False, title_justify="left", title=outcome.bundle.label)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in _rows(outcome, models):
+        table.add_row(*row)
+    console.print(table)
+
+
+def _rows(outcome: "Outcome", models: Path) -> list[tuple[str, str]]:
+    from nelbo.decision import Decider, smallest_rate
+
+    bundle, data = outcome.bundle, outcome.bundle.manifest.data
+    decision = Decider(bundle.calibration).decide()
+    kinds = [str(field.kind) for field in bundle.schema.fields]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    rows = [
+        ("learnt from", f"{data['n_fit']} records, {len(kinds)} fields ({counts})"),
+        ("loss", f"{outcome.losses[0][1]:.2f} → {outcome.losses[-1][1]:.2f} nats a record"),
+        ("latents", outcome.latents.verdict),
+        *(("note", warning) for warning in outcome.data.warnings),
+        (
+            "false-alarm rate",
+            f"{decision.effective_rate:.3%}; given {decision.n_calibration} calibration records the true one lies "
+            f"within {decision.rate_low:.2%} and {decision.rate_high:.2%} with 90 %",
+        ),
+        ("smallest rate", f"{smallest_rate(decision.n_calibration):.3%} with these calibration records"),
+    ]
+    if outcome.evaluation is not None:
+        score = outcome.evaluation["statistics"]["score"]
+        rows.append(
+            (
+                "labelled anomalies",
+                f"{outcome.evaluation['n_anomalies']}: AUROC {score['auroc']:.3f}, average precision "
+                f"{score['average_precision']:.3f}, {score['power']:.1%} flagged at this rate",
+            )
+        )
+    rows.append(("bundle", str(outcome.folder)))
+    option = "" if models == Path("models") else f" --models {models}"
+    rows.append(("next", f"nelbo serve{option}    or    nelbo score {bundle.name}{option} TABLE"))
+    return rows

@@ -1,0 +1,246 @@
+"""A table on its way to a fit: which records are normal, what the columns are, and what speaks against it."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nelbo.decision import needed
+from nelbo.errors import SchemaError, TableError
+from nelbo.inference import fields_from, infer_schema
+from nelbo.records import Batch, RecordDecoder
+from nelbo.schema import Column, Schema, read_schema
+from nelbo.tables import open_table, read_batches, read_columns
+from training.calibrate import DEFAULT_RATE, chosen_rate, whole
+from training.split import Rows, Split, sizes, split
+
+MIN_RECORDS = 20  # a fit, two calibration sets and quartiles need some; chosen
+_READ_ROWS = 65_536  # records a batch while reading; chosen
+
+
+@dataclass(frozen=True)
+class Data:
+    """A table, split and decoded.
+
+    Attributes:
+        source: its path.
+        digest: SHA-256 of its bytes.
+        schema: with categories, spikes and steps from the records to fit on.
+        normal: the normal records.
+        split: row numbers into `normal`.
+        anomalies: labelled records that are not normal; none without a label.
+        warnings: what a person should know of the table.
+    """
+
+    source: Path
+    digest: str
+    schema: Schema
+    normal: Batch
+    split: Split
+    anomalies: Batch
+    warnings: tuple[str, ...]
+
+    def part(self, rows: Rows) -> Batch:
+        """Some of the normal records."""
+        return take(self.normal, rows)
+
+
+@dataclass(frozen=True)
+class Label:
+    """Which records are normal.
+
+    Attributes:
+        column: that says it.
+        normal: its value, as the table writes it.
+    """
+
+    column: str
+    normal: str
+
+
+def load(path: Path, schema_path: Path | None, label: Label | None, rate: float | None, seed: int) -> Data:
+    """Reads a table for a fit.
+
+    Raises:
+        TableError: it cannot be read, or not be fitted; one sentence says why.
+        SchemaError: the schema, or the label, does not fit it.
+        CalibrationError: its records do not carry an explicit rate.
+    """
+    columns = read_columns(open_table(path))
+    is_normal = _is_normal(columns, label, path)
+    rows = np.flatnonzero(is_normal)
+    given = None if schema_path is None else read_schema(schema_path)
+    normal_columns = columns.take(pa.array(rows))
+    schema = _labelled(given or infer_schema(_without(normal_columns, label)), columns, label)
+    refuse_unfit(path, schema, given is None, len(rows))
+    chosen_rate(rate, sizes(len(rows))[1])  # refused before the fit, not after it
+    parts = split(len(rows), seed, _times(normal_columns, schema))
+    schema = fields_from(schema, normal_columns.take(pa.array(np.sort(parts.fit))))
+    everything = read(path, schema)
+    others = np.flatnonzero(~is_normal & _is_labelled(columns, label))
+    return Data(
+        source=path,
+        digest=file_digest(path),
+        schema=schema,
+        normal=take(everything, rows),
+        split=parts,
+        anomalies=take(everything, others),
+        warnings=tuple(_warnings(normal_columns, schema, rate, len(rows))),
+    )
+
+
+def read(path: Path, schema: Schema) -> Batch:
+    """Every record of a table as one batch, without the records' own values.
+
+    Raises:
+        TableError: a record cannot be read.
+    """
+    decoder = RecordDecoder(schema, "the schema")
+    batches = [whole(batch, str(path)) for batch in read_batches(open_table(path), decoder, _READ_ROWS)]
+    if not batches:
+        raise TableError(f"{path}: holds no record")
+    index = np.concatenate([batch.index for batch in batches])
+    numbers = np.concatenate([batch.numbers for batch in batches])
+    codes = np.concatenate([batch.codes for batch in batches])
+    return Batch(numbers, codes, index, [None] * len(index), {})
+
+
+def read_normal(path: Path, schema: Schema, label: Label | None) -> Batch:
+    """The normal records of a table under a schema that exists already."""
+    columns = read_columns(open_table(path), None if label is None else [label.column])
+    return take(read(path, schema), np.flatnonzero(_is_normal(columns, label, path)))
+
+
+def take(batch: Batch, rows: Rows) -> Batch:
+    """Some records of a batch, without their own values."""
+    return replace(
+        batch,
+        numbers=batch.numbers[rows],
+        codes=batch.codes[rows],
+        index=batch.index[rows],
+        ids=[None] * len(rows),
+        values={},
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- labels and times ---------------------------------------------------------------------------------
+
+
+def _is_normal(columns: pa.Table, label: Label | None, path: Path) -> NDArray[np.bool_]:
+    if columns.num_rows == 0:
+        raise TableError(f"{path}: holds no record")
+    if label is None:
+        return np.ones(columns.num_rows, dtype=np.bool_)
+    texts = label_texts(columns, label.column, path)
+    found = sorted({text for text in texts if text is not None})
+    if label.normal not in found:
+        listed = ", ".join(f"'{text}'" for text in found[:8]) + (", …" if len(found) > 8 else "")
+        raise TableError(f"{path}: column '{label.column}' holds no '{label.normal}', only {listed}")
+    if len(found) == 1:
+        raise TableError(
+            f"{path}: column '{label.column}' is '{found[0]}' in every record; leave out --label to fit on all of them"
+        )
+    return np.array([text == label.normal for text in texts])
+
+
+def _is_labelled(columns: pa.Table, label: Label | None) -> NDArray[np.bool_]:
+    if label is None:
+        return np.zeros(columns.num_rows, dtype=np.bool_)
+    return np.array(pc.is_valid(columns[label.column]).to_pylist(), dtype=np.bool_)
+
+
+def label_texts(columns: pa.Table, name: str, path: Path) -> list[str | None]:
+    """A label column as text, whatever its type: true is 'true' and 1 is '1'.
+
+    Raises:
+        SchemaError: there is no such column.
+    """
+    if name not in columns.column_names:
+        raise SchemaError(f"{path}: has no column '{name}'; it has {', '.join(columns.column_names)}")
+    values = columns[name].to_pylist()
+    return [None if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in values]
+
+
+def _without(columns: pa.Table, label: Label | None) -> pa.Table:
+    """The columns to infer a schema from: a label must not be mistaken for a constant, or a field's twin."""
+    return columns if label is None else columns.drop_columns([label.column])
+
+
+def _labelled(schema: Schema, columns: pa.Table, label: Label | None) -> Schema:
+    """The schema with the label in its place, in the table's order where it was inferred."""
+    if label is None:
+        return schema
+    others = {column.name: column for column in schema.columns if column.name != label.column}
+    with_label = {**others, label.column: Column(name=label.column, role="label")}
+    table_order = [name for name in columns.column_names if name in with_label]
+    rest = [name for name in with_label if name not in table_order]
+    return schema.model_copy(update={"columns": tuple(with_label[name] for name in table_order + rest)})
+
+
+def _times(columns: pa.Table, schema: Schema) -> NDArray[np.float64] | None:
+    """Seconds of each record, where a column orders them in time."""
+    names = [column.name for column in schema.with_role("time") if column.name in columns.column_names]
+    if not names:
+        return None
+    column = columns[names[0]].combine_chunks()
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise SchemaError(f"column '{names[0]}' has role 'time': expected times or numbers, got {column.type}")
+    return np.asarray(column.cast(pa.float64()).fill_null(-np.inf).to_numpy(zero_copy_only=False))
+
+
+# --- the quality gate -------------------------------------------------------------------------------
+
+
+def refuse_unfit(path: Path, schema: Schema, is_inferred: bool, n: int) -> None:
+    """Refuses a table that nothing can be learnt from.
+
+    Raises:
+        TableError: in one sentence.
+    """
+    if n < MIN_RECORDS:
+        raise TableError(f"{path}: has {n} normal record{'s' * (n != 1)}, a fit needs at least {MIN_RECORDS}")
+    empty = [column.name for column in schema.columns if column.note == "no value in any record"]
+    if empty and is_inferred:
+        names = ", ".join(f"'{name}'" for name in empty)
+        raise TableError(
+            f"{path}: column {names} holds no value in any record; drop it, or write a schema that ignores it "
+            "(nelbo schema TABLE -o schema.json) and pass it with --schema"
+        )
+    if not schema.fields:
+        why = "; ".join(f"'{c.name}': {c.note or c.role}" for c in schema.columns)
+        raise TableError(f"{path}: no column is left to score ({why})")
+
+
+def _warnings(columns: pa.Table, schema: Schema, rate: float | None, n: int) -> Iterator[str]:
+    for column in schema.columns:
+        if column.note is not None:
+            yield f"column '{column.name}' is not a field: {column.note}"
+    share = _duplicate_share(columns, [field.name for field in schema.fields])
+    if share >= 0.01:
+        yield f"{share:.0%} of the normal records repeat another one; ties make p-values cautious"
+    _, n_calibration = sizes(n)
+    if rate is None and n_calibration < needed(DEFAULT_RATE):
+        yield (
+            f"{n_calibration} calibration records do not carry the usual rate of 1 %, "
+            f"which needs {needed(DEFAULT_RATE)}; the bundle's rate is {1 / (n_calibration + 1):.1%}"
+        )
+
+
+def _duplicate_share(columns: pa.Table, names: list[str]) -> float:
+    """Share of records that are equal to an earlier one in every field."""
+    present = [name for name in names if name in columns.column_names]
+    distinct = columns.select(present).group_by(present).aggregate([])
+    return 1.0 - float(distinct.num_rows) / float(columns.num_rows)

@@ -1,0 +1,253 @@
+"""The optimisation: seeded, resumable, deterministic on a processor."""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nelbo.bundle import replace_file
+from nelbo.errors import TableError
+from nelbo.records import Batch
+from training.config import Config
+from training.layout import Layout
+from training.vae import VAE, kl_to_standard_normal
+
+_GRADIENT_NORM = 5.0  # chosen; a heavy-tailed batch must not throw the weights away
+_EMA = 0.995  # of the weights that are exported: the last step's noise is averaged out
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a fit is.
+
+    Attributes:
+        step: of `steps`.
+        loss: −ELBO per record, nats, averaged over the last steps.
+    """
+
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit's outcome: the model and the loss along the way, as (step, nats per record)."""
+
+    vae: VAE
+    losses: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a fit keeps its state, so that it can go on after an interruption.
+
+    Attributes:
+        path: an .npz file of plain arrays.
+        fingerprint: of everything that shapes the fit; another one is refused.
+    """
+
+    path: Path
+    fingerprint: str
+    every_steps: int = 500
+
+
+def fit(
+    layout: Layout,
+    batch: Batch,
+    config: Config,
+    seed: int,
+    report: Callable[[Progress], None] = lambda _: None,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
+    """Fits a VAE to normal records.
+
+    Args:
+        layout: from the same records.
+        batch: the records.
+        config: settings.
+        seed: of weights, batches and noise; two fits with one seed on one machine are equal.
+        report: called every few steps.
+        checkpoint: resumed from if it is there, removed at the end.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(seed)
+    vae = VAE(layout, config).to(device)
+    data = _Data.of(vae, batch, device)
+    optimiser = torch.optim.Adam(vae.parameters(), lr=config.learning_rate, fused=True)
+    averaged = [p.detach().clone() for p in vae.parameters()]
+    losses: list[tuple[int, float]] = []
+    start = _resume(checkpoint, vae, optimiser, averaged, losses)
+    recent = torch.zeros((), device=device)
+    every = max(1, config.steps // 200)
+    for step in range(start, config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, config.steps)
+        loss = _loss(vae, data, config, seed, step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), _GRADIENT_NORM)
+        optimiser.step()
+        # A running mean that starts at the first weights would carry them for long: the weight grows into _EMA.
+        torch._foreach_lerp_(averaged, list(vae.parameters()), 1 - min(_EMA, (step + 1) / (step + 10)))
+        recent += loss.detach()
+        if (step + 1) % every == 0:
+            losses.append((step + 1, _finite(recent.item() / every)))
+            recent.zero_()
+            report(Progress(step + 1, config.steps, losses[-1][1]))
+        if checkpoint is not None and (step + 1) % checkpoint.every_steps == 0:
+            _save(checkpoint, step + 1, vae, optimiser, averaged, losses)
+    with torch.no_grad():
+        for parameter, mean in zip(vae.parameters(), averaged, strict=True):
+            parameter.copy_(mean)
+    if checkpoint is not None:
+        checkpoint.path.unlink(missing_ok=True)
+    return Fitted(vae.cpu().eval(), losses)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The whole table as tensors: t (n, D), at_spike (n, S), codes (n, C), observed (n, F)."""
+
+    t: Tensor
+    at_spike: Tensor
+    codes: Tensor
+    observed: Tensor
+
+    @staticmethod
+    def of(vae: VAE, batch: Batch, device: torch.device) -> "_Data":
+        numbers = torch.from_numpy(batch.numbers).to(device)
+        codes = torch.from_numpy(batch.codes).to(device)
+        t, at_spike = vae.features(numbers)
+        return _Data(t, at_spike, codes, vae.observed(numbers, codes).float())
+
+
+def _loss(vae: VAE, data: _Data, config: Config, seed: int, step: int) -> Tensor:
+    """−ELBO per record of one batch, the KL weighted by the warm-up.
+
+    Every draw depends on seed and step alone, so that a resumed fit goes on as if it had never stopped.
+    """
+    noise = torch.Generator(device=data.t.device).manual_seed(seed * 1_000_003 + step)
+    rows = _rows(len(data.t), config.batch_size, seed, step).to(data.t.device)
+    t, at_spike, observed = data.t[rows], data.at_spike[rows], data.observed[rows]
+    codes = _with_unseen(vae, data.codes[rows], config.unseen_share, noise)
+    one_hot = vae.one_hot(codes)
+    shown = observed * _mask(observed, config.masked_share, noise)
+    mean, log_variance = vae.encode(t, at_spike, one_hot, shown)
+    z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise, device=mean.device)
+    nll = (vae.nll(z, t, at_spike, one_hot) * observed).sum(dim=1)
+    kl = kl_to_standard_normal(mean, log_variance).sum(dim=1)
+    weight = min(1.0, (step + 1) / max(1.0, config.warm_up * config.steps))
+    return (nll + weight * kl).mean()
+
+
+def _rows(n: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Which records a step sees: every epoch a new order, every record once an epoch."""
+    size = min(n, batch_size)
+    per_epoch = n // size
+    epoch, at = divmod(step, per_epoch)
+    return torch.from_numpy(_order(n, seed, epoch)[at * size : (at + 1) * size])
+
+
+_orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
+
+
+def _order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of an epoch; only the last one is kept."""
+    key = (n, seed, epoch)
+    if key not in _orders:
+        _orders.clear()
+        _orders[key] = np.random.default_rng([seed, epoch]).permutation(n)
+    return _orders[key]
+
+
+def _with_unseen(vae: VAE, codes: Tensor, share: float, noise: torch.Generator) -> Tensor:
+    """Some present codes become their field's last one, "unseen"."""
+    if codes.shape[1] == 0:
+        return codes
+    unseen = torch.tensor([n - 1 for _, n in vae.code_ranges], device=codes.device)
+    chosen = torch.rand(codes.shape, generator=noise, device=codes.device) < share
+    return torch.where(chosen & (codes >= 0), unseen, codes)
+
+
+def _mask(observed: Tensor, share: float, noise: torch.Generator) -> Tensor:
+    """(n, F), 0 where a field is hidden from the encoder."""
+    n, n_fields = observed.shape
+    rate = torch.rand((n, 1), generator=noise, device=observed.device) / 2
+    masked = torch.rand((n, 1), generator=noise, device=observed.device) < share
+    hidden = torch.rand((n, n_fields), generator=noise, device=observed.device) < rate
+    return 1 - (hidden & masked).float()
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Share of the learning rate: up over a twentieth of the steps, then down along a cosine."""
+    warm = min(1.0, (step + 1) / max(1, steps // 20))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _finite(loss: float) -> float:
+    if not math.isfinite(loss):
+        raise TableError("the fit diverged: its loss is no longer a number; lower learning_rate in the config")
+    return loss
+
+
+# --- checkpoints: plain arrays, no pickle -------------------------------------------------------------
+
+
+def _save(
+    checkpoint: Checkpoint,
+    step: int,
+    vae: VAE,
+    optimiser: torch.optim.Adam,
+    averaged: list[Tensor],
+    losses: list[tuple[int, float]],
+) -> None:
+    arrays: dict[str, NDArray[np.float64] | NDArray[np.str_]] = {
+        "fingerprint": np.array(checkpoint.fingerprint),
+        "step": np.array(step),
+        "losses": np.array(losses).reshape(-1, 2),
+    }
+    for i, parameter in enumerate(vae.parameters()):
+        state = optimiser.state[parameter]
+        tensors = {"now": parameter, "mean": averaged[i], **{k: state[k] for k in ("step", "exp_avg", "exp_avg_sq")}}
+        arrays |= {f"{name}_{i}": tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    replace_file(checkpoint.path, buffer.getvalue())
+
+
+def _resume(
+    checkpoint: Checkpoint | None,
+    vae: VAE,
+    optimiser: torch.optim.Adam,
+    averaged: list[Tensor],
+    losses: list[tuple[int, float]],
+) -> int:
+    """The step to go on from, with everything as it was then; 0 where there is nothing to resume."""
+    if checkpoint is None or not checkpoint.path.exists():
+        return 0
+    try:
+        with np.load(checkpoint.path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError) as error:
+        raise TableError(f"{checkpoint.path}: is not a checkpoint of a fit; remove it to start anew") from error
+    if str(arrays.get("fingerprint")) != checkpoint.fingerprint:
+        raise TableError(
+            f"{checkpoint.path}: belongs to a fit of other data, settings or seed; remove it to start anew"
+        )
+    with torch.no_grad():
+        for i, parameter in enumerate(vae.parameters()):
+            parameter.copy_(torch.from_numpy(arrays[f"now_{i}"]))
+            averaged[i].copy_(torch.from_numpy(arrays[f"mean_{i}"]))
+            optimiser.state[parameter] = {
+                name: torch.from_numpy(arrays[f"{name}_{i}"]).to(parameter.device)
+                for name in ("step", "exp_avg", "exp_avg_sq")
+            }
+    losses.extend((int(step), float(loss)) for step, loss in arrays["losses"])
+    return int(arrays["step"])

@@ -1,0 +1,125 @@
+"""What the network must know of a table: where each field's numbers lie and how they spread."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nelbo.records import Batch
+from nelbo.schema import Schema
+
+# Beyond this many robust standard deviations the transform is logarithmic. At 1 it bends ordinary values and
+# costs quality (kNN on AI4I, AUROC .824 -> .761); with none, squares overflow and heavy tails rule.
+BEND = 5.0
+FURTHEST = 1e30  # |u| is clipped here, in double, before float32 takes over
+
+# Below this share of a unit of spread no numeric field is believed to be predictable: scores must agree
+# between batches and processors, and float32 noise is divided by the scale.
+MIN_SCALE = 1e-2
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The table's fields as columns of the network's arrays.
+
+    A numeric field is one feature. A timestamp is four: sine and cosine of the hour and of the weekday.
+
+    Attributes:
+        schema: with `fields` in the order of the mask.
+        location: shape (n_numeric,), float64, in the field's unit.
+        scale: shape (n_numeric,), float64, one robust standard deviation, in the field's unit.
+        centre: shape (n_numeric,), mean of the transformed values.
+        width: shape (n_numeric,), standard deviation of the transformed values.
+        min_scale: shape (n_features,), the smallest scale of a feature's likelihood.
+    """
+
+    schema: Schema
+    location: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    width: NDArray[np.float64]
+    min_scale: NDArray[np.float64]
+
+    @property
+    def numeric(self) -> list[int]:
+        """Columns of `Batch.numbers` that are numeric, not timestamps."""
+        return [j for j, column in enumerate(self.schema.numbers) if column.kind == "numeric"]
+
+    @property
+    def timestamps(self) -> list[int]:
+        """Columns of `Batch.numbers` that are timestamps."""
+        return [j for j, column in enumerate(self.schema.numbers) if column.kind == "timestamp"]
+
+    @property
+    def feature_owner(self) -> list[int]:
+        """For each numeric feature, the column of `Batch.numbers` that it comes from."""
+        return self.numeric + [j for j in self.timestamps for _ in range(4)]
+
+    @property
+    def spikes(self) -> list[int]:
+        """Positions among the numeric features that have a spike."""
+        fields = self.schema.numbers
+        return [at for at, j in enumerate(self.numeric) if fields[j].spike is not None]
+
+    @property
+    def spike_values(self) -> list[float]:
+        """Their spikes, in the field's unit."""
+        return [spike for column in self.schema.numbers if (spike := column.spike) is not None]
+
+    @property
+    def n_codes(self) -> list[int]:
+        """Codes of each coded field."""
+        return [column.n_codes for column in self.schema.codes]
+
+    @property
+    def n_features(self) -> int:
+        """Numeric features, those of timestamps included."""
+        return len(self.feature_owner)
+
+
+def lay_out(schema: Schema, batch: Batch) -> Layout:
+    """The layout of a table, from the records that the model is fitted on."""
+    numeric = [(j, column) for j, column in enumerate(schema.numbers) if column.kind == "numeric"]
+    present = []
+    for j, column in numeric:
+        values = batch.numbers[:, j]
+        values = values[np.isfinite(values)]
+        beside = values if column.spike is None else values[values != column.spike]
+        present.append(beside if beside.size else np.zeros(1))
+    location = np.array([np.median(values) for values in present])
+    scale = np.array([_robust_spread(values) for values in present])
+    bent = [bend(np.clip((v - m) / s, -FURTHEST, FURTHEST)) for v, m, s in zip(present, location, scale, strict=True)]
+    width = np.array([max(float(np.std(values)), 1e-3) for values in bent])
+    steps = np.array([column.step or 0.0 for _, column in numeric])
+    n_cyclic = 4 * sum(column.kind == "timestamp" for column in schema.numbers)
+    rounding = steps / scale / width / np.sqrt(12)
+    return Layout(
+        schema=schema,
+        location=location,
+        scale=scale,
+        centre=np.array([float(np.mean(values)) for values in bent]),
+        width=width,
+        min_scale=np.concatenate([np.clip(rounding, MIN_SCALE, 1.0), np.full(n_cyclic, MIN_SCALE)]),
+    )
+
+
+def bend(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear over the bulk, logarithmic beyond: 3e38 stays further out than 1e3, and neither overflows.
+
+    >>> bend(np.array([-2.0, 5.0, 5.0 * np.e]))
+    array([-2.,  5., 10.])
+    """
+    size = np.abs(u)
+    return np.where(size <= BEND, u, np.sign(u) * BEND * (1 + np.log(np.maximum(size, BEND) / BEND)))
+
+
+def _robust_spread(values: NDArray[np.float64]) -> float:
+    """A standard deviation that a few wild values do not move."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    spread = float(high - low) / 1.349  # the interquartile range of a standard normal
+    if spread <= 0:
+        spread = float(np.std(np.clip(values, *np.quantile(values, [0.005, 0.995]))))
+    if spread <= 0:
+        spread = float(np.std(values)) or abs(float(values[0])) or 1.0
+    return min(max(spread, 1e-290), 1e290)

@@ -1,0 +1,254 @@
+"""From a table to a bundle: load, split, fit, export, compare, calibrate, write."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from nelbo.bundle import Bundle, Golden, Manifest, check_name, new_version, read_bundle, sha256, write_bundle
+from nelbo.calibration import STATISTICS, CalibrationFile, Combination
+from nelbo.decision import Decider
+from nelbo.drift import Reference, reference_of
+from nelbo.evaluation import Evaluation, evaluate
+from nelbo.records import Batch
+from nelbo.results import shown_value
+from nelbo.schema import Schema
+from nelbo.scoring import Graph, Scorer, combine, states
+from nelbo.store import Store
+from training.calibrate import calibrated, chosen_rate, combination_of, now
+from training.card import model_card
+from training.config import Config
+from training.data import Data, Label, file_digest, load, read_normal
+from training.evaluate import LatentUse, latent_use
+from training.export import OPSET, check_parity, export
+from training.fit import Checkpoint, Progress, fit
+from training.layout import lay_out
+
+_N_GOLDEN = 16  # chosen; enough to notice another graph, few enough to replay at every start
+_LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "torch")
+
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks a fit to do.
+
+    Attributes:
+        table: path of the records.
+        name: of the model.
+        models: the store's folder.
+        schema: path of a schema; None infers one.
+        label: which records are normal; None if all are.
+        rate: false-alarm rate of the bundle; None for 1 %, or what the records carry.
+        config: settings of the fit.
+        seed: of the split and the fit.
+        checkpoint: path to keep the fit's state in; None keeps none.
+    """
+
+    table: Path
+    name: str
+    models: Path
+    schema: Path | None = None
+    label: Label | None = None
+    rate: float | None = None
+    config: Config = Config()
+    seed: int = 0
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A fit that succeeded.
+
+    Attributes:
+        folder: where the bundle lies.
+        bundle: read back from there.
+        data: what it was made of.
+        latents: whether they are in use.
+        evaluation: against labels, where there are any.
+        losses: (step, nats per record).
+    """
+
+    folder: Path
+    bundle: Bundle
+    data: Data
+    latents: LatentUse
+    evaluation: Evaluation | None
+    losses: list[tuple[int, float]]
+
+
+def run(
+    request: Request, progress: Callable[[Progress], None] = lambda _: None, stage: Stage = lambda _: None
+) -> Outcome:
+    """Fits a table and writes its bundle, which becomes the model's live version.
+
+    Raises:
+        NelboError: the table, the schema, the name or the rate is wrong; nothing is left behind.
+    """
+    check_name(request.name)
+    stage("reading")
+    data = load(request.table, request.schema, request.label, request.rate, request.seed)
+    fit_part, part_a, part_b = (data.part(rows) for rows in (data.split.fit, data.split.a, data.split.b))
+    layout = lay_out(data.schema, fit_part)
+    stage("fitting")
+    fitted = fit(layout, fit_part, request.config, request.seed, progress, _checkpoint(request, data))
+    stage("exporting")
+    onnx = export(fitted.vae, data.schema)
+    parity = check_parity(fitted.vae, data.schema, onnx, fit_part, request.seed)
+    stage("calibrating")
+    graph = Graph(data.schema, onnx, "the exported graph")
+    combination = combination_of(graph, part_a)
+    calibration = calibrated(graph, combination, part_b, chosen_rate(request.rate, len(part_b)))
+    latents = latent_use(fitted.vae, part_a, np.random.default_rng([request.seed, 2]))
+    evaluation = _evaluated(data, graph, calibration)
+    manifest = Manifest(
+        name=request.name,
+        version=new_version(sha256(onnx)),
+        created=now(),
+        schema_digest="",
+        files={},
+        opset=OPSET,
+        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        seed=request.seed,
+        data=_provenance(data),
+        config=request.config.model_dump(mode="json"),
+        metrics={
+            "loss": round(fitted.losses[-1][1], 6),
+            "latents": latents.as_json(),
+            "parity": parity.largest,
+            "evaluation": evaluation,
+        },
+    )
+    stage("writing")
+    reference = reference_of(data.schema, fit_part)
+    folder = _write(request.models, manifest, graph, onnx, calibration, reference, part_b, data.warnings)
+    return Outcome(folder, read_bundle(folder), data, latents, evaluation, fitted.losses)
+
+
+def recalibrate(bundle: Bundle, table: Path, label: Label | None, rate: float | None, models: Path) -> Path:
+    """A new version of a bundle whose p-values come from the normal records of another table.
+
+    The graph and the way in which parts become a score stay, and so do the scores; p-values and thresholds change.
+
+    Args:
+        bundle: the one to start from.
+        table: normal records that the model was not fitted on.
+        label: which of them are normal; None if all are.
+        rate: the new version's own; None for 1 %, or what the records carry.
+        models: the store's folder.
+
+    Returns:
+        The new version's folder; it is the live one.
+    """
+    batch = read_normal(table, bundle.schema, label)
+    graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
+    calibration = calibrated(graph, bundle.calibration.combination, batch, chosen_rate(rate, len(batch)))
+    provenance = {
+        "n_calibration_b": len(batch),
+        "calibration_source": table.name,
+        "calibration_digest": file_digest(table),
+    }
+    manifest = bundle.manifest.model_copy(
+        update={
+            "version": new_version(sha256(calibration_bytes(calibration))),
+            "created": now(),
+            "data": bundle.manifest.data | provenance,
+        }
+    )
+    return _write(models, manifest, graph, bundle.graph, calibration, bundle.reference, batch, ())
+
+
+def _write(
+    models: Path,
+    manifest: Manifest,
+    graph: Graph,
+    onnx: bytes,
+    calibration: CalibrationFile,
+    reference: Reference,
+    part_b: Batch,
+    warnings: tuple[str, ...],
+) -> Path:
+    """Writes the bundle, reads it back as a service would, and makes it the live version."""
+    files = {
+        "schema.json": graph.schema.to_json(),
+        "score.onnx": onnx,
+        "calibration.json": calibration_bytes(calibration),
+        "reference.json": reference.model_dump_json().encode() + b"\n",
+        "golden.ndjson": golden_lines(graph, calibration.combination, part_b),
+        "MODEL_CARD.md": model_card(manifest, graph.schema, calibration, warnings),
+    }
+    folder = write_bundle(models, manifest, files)
+    Scorer(read_bundle(folder)).replay()
+    Store(models).promote(manifest.name, manifest.version)
+    return folder
+
+
+def calibration_bytes(calibration: CalibrationFile) -> bytes:
+    """The file's bytes."""
+    return calibration.model_dump_json().encode() + b"\n"
+
+
+def golden_lines(graph: Graph, combination: Combination, batch: Batch) -> bytes:
+    """Records from the least to the most odd of a batch, with what the scorer says of each."""
+    missing, unseen = states(graph.schema, batch)
+    statistics, _, _ = combine(combination, graph.run(batch), missing)
+    writable = np.flatnonzero(~unseen.any(axis=1))  # an unseen category has no name to write down
+    by_score = writable[np.argsort(statistics["score"][writable], kind="stable")]
+    rows = by_score[np.unique(np.linspace(0, len(by_score) - 1, _N_GOLDEN).astype(int))]
+    lines = [
+        Golden(record_of(graph.schema, batch, int(row)), *(float(statistics[name][row]) for name in STATISTICS))
+        for row in rows
+    ]
+    return msgspec.json.Encoder().encode_lines(lines)
+
+
+def record_of(schema: Schema, batch: Batch, row: int) -> dict[str, Any]:
+    """A record back from arrays; a rare category stands for all rare ones of its field."""
+    record: dict[str, Any] = {}
+    for field in schema.fields:
+        if field.is_coded:
+            code = int(batch.codes[row, schema.codes.index(field)])
+            names = (*field.known, *field.rare[:1])
+            record[field.name] = None if code < 0 else names[code]
+        else:
+            record[field.name] = shown_value(batch.numbers[:, schema.numbers.index(field)].tolist(), row)
+    return record
+
+
+def _evaluated(data: Data, graph: Graph, calibration: CalibrationFile) -> Evaluation | None:
+    """How the labelled anomalies of the table stand out from calibration-b, through the scorer."""
+    if len(data.anomalies) == 0:
+        return None
+    parts = []
+    for batch in (data.part(data.split.b), data.anomalies):
+        missing, _ = states(data.schema, batch)
+        parts.append(combine(calibration.combination, graph.run(batch), missing)[0])
+    statistics = {name: np.concatenate([part[name] for part in parts]) for name in STATISTICS}
+    decider = Decider(calibration)
+    is_anomaly = np.arange(len(statistics["score"])) >= len(data.split.b)
+    return evaluate(statistics, decider, decider.decide(), is_anomaly)
+
+
+def _provenance(data: Data) -> dict[str, str | int]:
+    return {
+        "source": data.source.name,
+        "digest": data.digest,
+        "n_normal": len(data.normal),
+        "n_fit": len(data.split.fit),
+        "n_calibration_a": len(data.split.a),
+        "n_calibration_b": len(data.split.b),
+        "n_anomalies": len(data.anomalies),
+    }
+
+
+def _checkpoint(request: Request, data: Data) -> Checkpoint | None:
+    if request.checkpoint is None:
+        return None
+    shape = f"{data.digest} {data.schema.digest} {request.config.model_dump_json()} {request.seed}"
+    return Checkpoint(request.checkpoint, hashlib.sha256(shape.encode()).hexdigest())
