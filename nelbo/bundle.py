@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nelbo.calibration import CalibrationFile, parse_calibration
 from nelbo.drift import Reference, parse_reference
-from nelbo.errors import BundleError
+from nelbo.errors import BundleError, SchemaError
 from nelbo.schema import Schema, parse_schema
 
 FORMAT: Literal[1] = 1
@@ -146,7 +147,7 @@ def read_bundle(folder: Path) -> Bundle:
         if name not in manifest.files:
             raise BundleError(f"{label}: the manifest does not list {name}")
     contents = {name: _verified(folder, label, name, digest) for name, digest in manifest.files.items()}
-    schema = parse_schema(contents["schema.json"], f"{label}: schema.json")
+    schema = _parse_schema(contents["schema.json"], label)
     if manifest.schema_digest != sha256(contents["schema.json"]):
         raise BundleError(f"{label}: schema.json does not match the manifest's schema digest")
     return Bundle(
@@ -163,7 +164,11 @@ def read_bundle(folder: Path) -> Bundle:
 def _read(folder: Path, name: str) -> bytes:
     path = folder / name
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        found = path.stat()
+        # A pipe would keep us waiting, and /dev/zero has no end.
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"bundle {folder}: {name} is not a file")
+        if found.st_size > _MAX_BYTES:
             raise BundleError(f"bundle {folder}: {name} is larger than {_MAX_BYTES // 2**20} MiB")
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -202,12 +207,19 @@ def _verified(folder: Path, label: str, name: str, digest: str) -> bytes:
 
     A file's name is looked up in the folder, never followed out of it.
     """
-    if name != Path(name).name or name in (".", ".."):
-        raise BundleError(f"{label}: the manifest lists '{name}', which is no file name")
+    if name != Path(name).name or name in ("", ".", "..") or not name.isprintable():
+        raise BundleError(f"{label}: the manifest lists {name!r}, which is no file name")
     data = _read(folder, name)
     if sha256(data) != digest:
         raise BundleError(f"{label}: {name} does not match its digest in the manifest; it was changed after export")
     return data
+
+
+def _parse_schema(text: bytes, label: str) -> Schema:
+    try:
+        return parse_schema(text, f"{label}: schema.json")
+    except SchemaError as error:
+        raise BundleError(str(error)) from error
 
 
 def _parse_golden(text: bytes, label: str) -> tuple[Golden, ...]:

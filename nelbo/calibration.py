@@ -5,12 +5,13 @@ way, higher = more anomalous; whoever hands over an ELBO hands over its negative
 """
 
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nelbo.errors import BundleError, CalibrationError
 
@@ -110,11 +111,19 @@ class IncreasingMap(BaseModel):
         slope: nats per unit beyond the last knot (the exponential tail), and below the first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     x: tuple[float, ...]
     y: tuple[float, ...]
     slope: float
+
+    @model_validator(mode="after")
+    def _is_increasing(self) -> "IncreasingMap":
+        if not self.x or len(self.x) != len(self.y):
+            raise ValueError(f"a map needs as many x as y, at least one; it has {len(self.x)} and {len(self.y)}")
+        if not (_increases(self.x) and _increases(self.y) and self.slope > 0):
+            raise ValueError("a map must increase strictly: x, y and slope")
+        return self
 
     def __call__(self, values: Scores) -> Scores:
         """The surprise of each value.
@@ -124,7 +133,12 @@ class IncreasingMap(BaseModel):
         """
         first, last = self.x[0], self.x[-1]
         inside = np.interp(values, self.x, self.y)
-        return inside + self.slope * (np.maximum(values - last, 0.0) + np.minimum(values - first, 0.0))
+        beyond: Scores = self.slope * (np.maximum(values - last, 0.0) + np.minimum(values - first, 0.0))
+        return inside + beyond
+
+
+def _increases(values: tuple[float, ...]) -> bool:
+    return all(low < high for low, high in pairwise(values))
 
 
 class Combination(BaseModel):
@@ -146,7 +160,7 @@ class Combination(BaseModel):
         oddest_field: map of the largest standardised contribution.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     fields: tuple[str, ...]
     typical: tuple[float, ...]
@@ -154,6 +168,15 @@ class Combination(BaseModel):
     spread: tuple[float, ...]
     energy: IncreasingMap
     oddest_field: IncreasingMap
+
+    @model_validator(mode="after")
+    def _is_about_each_field(self) -> "Combination":
+        for name in ("typical", "location", "spread"):
+            if len(getattr(self, name)) != len(self.fields):
+                raise ValueError(f"{name} has {len(getattr(self, name))} values for {len(self.fields)} fields")
+        if not all(spread > 0 for spread in self.spread):
+            raise ValueError("a spread must be above 0")
+        return self
 
     def standardised_maximum(self, contributions: Scores) -> Scores:
         """Largest standardised contribution of each record.
@@ -164,7 +187,8 @@ class Combination(BaseModel):
         Returns:
             Shape (n,), unitless.
         """
-        return np.max((contributions - np.array(self.location)) / np.array(self.spread), axis=1)
+        standardised = (contributions - np.array(self.location)) / np.array(self.spread)
+        return np.asarray(standardised.max(axis=1))
 
     def score(self, contributions: Scores, kl: Scores) -> Scores:
         """The combined statistic that decides, unitless, higher = more anomalous.
@@ -188,13 +212,22 @@ class CalibrationFile(BaseModel):
             tolerance.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
     created: str
     rate: float
     combination: Combination
     scores: dict[StatisticName, tuple[float, ...]]
+
+    @model_validator(mode="after")
+    def _has_every_statistic(self) -> "CalibrationFile":
+        absent = [name for name in STATISTICS if name not in self.scores]
+        if absent:
+            raise ValueError(f"scores of {', '.join(absent)} are missing")
+        if len({len(scores) for scores in self.scores.values()}) != 1 or self.n == 0:
+            raise ValueError("every statistic needs equally many scores, at least one")
+        return self
 
     @property
     def n(self) -> int:
@@ -213,7 +246,8 @@ def parse_calibration(text: bytes, source: str) -> CalibrationFile:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BundleError(f"{source}: calibration.json: {place}: {first['msg']}") from error
+        detail = first["msg"].removeprefix("Value error, ")
+        raise BundleError(f"{source}: calibration.json: {place}: {detail}") from error
 
 
 # --- fitting a combination ---------------------------------------------------------------------------
@@ -221,13 +255,21 @@ def parse_calibration(text: bytes, source: str) -> CalibrationFile:
 _N_KNOTS = 33  # chosen; enough for the shape of a bulk, few enough to read
 _TAIL = 0.05  # share of calibration-a that sets the exponential tail; chosen
 _MIN_SLOPE = 1e-3  # nats per unit; keeps a map strictly increasing where a part hardly varies
+# A steeper map would turn float32 noise of the graph into differences of the score beyond its tolerance: on tables
+# of few distinct records the bulk is a handful of ties that differ by rounding. A calibrated −ELBO has about 1.
+_MAX_SLOPE = 4.0
+
+# The oddest field counts half. Measured 2026-11-22 on NSL-KDD (AUROC of KDDTest+) and on single wrong cells in its
+# normal records, two seeds: weight 0 gave .960 and .73, 1/2 .950 and .77, 1 .945 and .78; AI4I .852, .848, .842.
+_ODDEST_WEIGHT = 0.5
 
 
-def fit_map(values: Scores) -> IncreasingMap:
+def fit_map(values: Scores, weight: float = 1.0) -> IncreasingMap:
     """The map of one part, from its values on calibration-a.
 
     Args:
         values: shape (n,), n ≥ 1.
+        weight: of the part in the sum; it scales the surprise.
     """
     ordered = np.sort(values)
     n = ordered.size
@@ -236,12 +278,15 @@ def fit_map(values: Scores) -> IncreasingMap:
     # Several ranks on one value (ties) become one knot with the smallest surprise among them.
     x, first = np.unique(x, return_index=True)
     surprise = -np.log((n - ranks[first] - 0.5 + 0.5 / n) / n)
+    rises = np.minimum(np.diff(surprise), _MAX_SLOPE * np.diff(x))
+    y = surprise[0] + np.concatenate([[0.0], np.cumsum(rises)])
+    # Knots so close that a float does not tell their surprises apart become one.
+    y, first = np.unique(weight * y, return_index=True)
+    x = x[first]
     excess = ordered[ordered > x[-1]] - x[-1]
-    mean_excess = float(excess.mean()) if excess.size else float(np.std(values))
-    # No steeper than e per thousandth of the bulk's width: a tail without excess is no cliff.
-    widest = 1e3 / max(float(ordered[-1] - ordered[0]), 1e-3)
-    slope = float(np.clip(1.0 / max(mean_excess, 1e-9), _MIN_SLOPE, widest))
-    return IncreasingMap(x=tuple(x.tolist()), y=tuple(surprise.tolist()), slope=slope)
+    slope = 1.0 / max(float(excess.mean()), 1e-9) if excess.size else _MAX_SLOPE
+    slope = min(max(slope, _MIN_SLOPE), _MAX_SLOPE)
+    return IncreasingMap(x=tuple(x.tolist()), y=tuple(y.tolist()), slope=weight * slope)
 
 
 def fit_combination(
@@ -269,5 +314,5 @@ def fit_combination(
         location=tuple(location.tolist()),
         spread=tuple(spread.tolist()),
         energy=fit_map(filled.sum(axis=1) + kl),
-        oddest_field=fit_map(oddest),
+        oddest_field=fit_map(oddest, _ODDEST_WEIGHT),
     )

@@ -21,11 +21,33 @@ if TYPE_CHECKING:
 FINDING, INPUT, INTERNAL = 1, 2, 3
 
 _EXTRA_OF = {"training": "training", "service": "service", "nelbo": "files"}
+# What each extra brings, as it is imported. Anything else that is missing is a mistake of our own.
+_FILES = frozenset({"pyarrow", "sklearn"})
+_BROUGHT_BY = {
+    "files": _FILES,
+    "service": frozenset(
+        {
+            "fastapi",
+            "httptools",
+            "prometheus_client",
+            "pydantic_settings",
+            "starlette",
+            "structlog",
+            "uvicorn",
+            "uvloop",
+        }
+    ),
+    "training": _FILES | {"onnx", "onnxscript", "torch"},
+}
 
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")]
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet or NDJSON; a record a row.")]
 Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
 Rate = Annotated[float | None, typer.Option(help="False-alarm rate; the bundle's own if not given.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help=".ndjson, .csv or .parquet; JSON lines to stdout if not given.")
+]
+Explained = Annotated[bool, typer.Option("--explain", help="Contributions of every record, not only of flagged ones.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -40,9 +62,14 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python would complain once more while it closes.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(INPUT)
-    except Exception:  # noqa: BLE001  # the edge of the process
+    except OSError as error:
+        # Our surroundings' fault, a full disk for example. What is left in the buffer goes nowhere either.
+        sys.stdout = None
+        typer.echo(f"nelbo: {error.filename or 'output'}: {error.strerror or error}", err=True)
+        sys.exit(INPUT)
+    except Exception:  # the edge of the process
         traceback.print_exc()
         typer.echo("nelbo: this is a mistake of nelbo's own; please report it with the lines above", err=True)
         sys.exit(INTERNAL)
@@ -81,6 +108,8 @@ def _command(entry: EntryPoint) -> Callable[..., None]:
             command(*args, **kwargs)
         except ModuleNotFoundError as error:
             extra = _EXTRA_OF[package]
+            if (error.name or "").partition(".")[0] not in _BROUGHT_BY[extra]:
+                raise
             raise NelboError(f"nelbo {entry.name} needs the {extra} extra: pip install 'nelbo[{extra}]'") from error
 
     return guarded
@@ -111,11 +140,9 @@ def verify(bundle: BundleName, models: Models = Path("models"), as_json: AsJson 
 def score(
     bundle: BundleName,
     table: TablePath,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help=".ndjson, .csv or .parquet; JSON lines to stdout if not given.")
-    ] = None,
+    output: Output = None,
     rate: Rate = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Contributions of every record, not only of flagged ones.")] = False,
+    explain: Explained = False,
     models: Models = Path("models"),
     as_json: AsJson = False,
 ) -> None:
@@ -162,16 +189,21 @@ def evaluate(
     from nelbo.tables import labels, open_table
 
     scorer = _scorer(bundle, models)
-    is_normal = labels(open_table(table), label, normal)
+    labelled = labels(open_table(table), label, normal)
     parts = list(_scored(scorer, table, rate, ignored=(label,)))
     statistics = {name: np.concatenate([part.statistics[name] for part in parts]) for name in STATISTICS}
     index = np.concatenate([part.batch.index for part in parts])
+    is_anomaly, is_normal = labelled.is_anomaly[index], labelled.is_normal[index]
+    is_labelled = is_anomaly | is_normal
+    statistics = {name: values[is_labelled] for name, values in statistics.items()}
     n_faulty = sum(len(part.batch.errors) for part in parts)
-    found = evaluation_of(statistics, scorer.decider, scorer.decider.decide(rate), ~is_normal[index])
+    found = evaluation_of(statistics, scorer.decider, scorer.decider.decide(rate), is_anomaly[is_labelled])
     if as_json:
         typer.echo(json.dumps(found))
     else:
         _print_evaluation(scorer, dict(found))
+    if not is_labelled.all():
+        typer.echo(f"{int((~is_labelled).sum())} records have no label and are left out", err=True)
     if n_faulty:
         typer.echo(f"{n_faulty} records could not be scored and are left out", err=True)
         raise typer.Exit(FINDING)
@@ -195,7 +227,9 @@ def _scored(scorer: "Scorer", path: Path, rate: float | None, ignored: tuple[str
 
     decision = scorer.decider.decide(rate)
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Where nobody watches, a bar would still leave an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0, rate="")
         start, n = time.perf_counter(), 0
         batches = read_batches(
@@ -211,7 +245,8 @@ def _print_evaluation(scorer: "Scorer", found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{scorer.bundle.label}: {found['n']} records, {found['n_anomalies']} anomalies", title_justify="left")
+    title = f"{scorer.bundle.label}: {found['n']} records, {found['n_anomalies']} anomalies"
+    table = Table(title=title, title_justify="left")
     for heading in ("statistic", "AUROC", "average precision", "F1", f"realised rate at {found['rate']:g}", "power"):
         table.add_column(heading, justify="left" if heading == "statistic" else "right")
     for name, row in found["statistics"].items():

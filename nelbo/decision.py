@@ -1,9 +1,10 @@
 """From a wish about false alarms to thresholds."""
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil
+from math import ceil, log, log1p
 from typing import Literal
 
 import numpy as np
@@ -47,15 +48,32 @@ def rate_band(k: int, n: int) -> tuple[float, float]:
     """
     if k == 0:
         return 0.0, 0.0
-    from scipy.special import betaincinv  # noqa: PLC0415  # 40 MB that a service needs only for a rate it has not met
+    return _beta_quantile(0.05, k, n), _beta_quantile(0.95, k, n)
 
-    low, high = betaincinv(k, n + 1 - k, [0.05, 0.95])
-    return float(low), float(high)
+
+def _beta_quantile(p: float, k: int, n: int) -> float:
+    """The p-quantile of Beta(k, n + 1 − k), by halving.
+
+    For whole k its distribution function at x is P(Binomial(n, x) ≥ k). scipy would do it too, but is the one
+    thing that would make a service load it.
+    """
+    i = np.arange(k)
+    log_choose = np.concatenate([[0.0], np.cumsum(np.log((n - i[:-1]) / (i[:-1] + 1.0)))])
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        x = (low + high) / 2
+        fewer = np.exp(log_choose + i * log(x) + (n - i) * log1p(-x)).sum()
+        low, high = (low, x) if 1 - fewer >= p else (x, high)
+    return high
 
 
 def smallest_rate(n: int) -> float:
-    """The smallest rate that n calibration records carry."""
-    return 1.0 / (n + 1)
+    """The smallest rate of three digits that n calibration records carry; 1 / (n + 1) as a float may be too small.
+
+    >>> smallest_rate(499), smallest_rate(20)
+    (0.002, 0.0477)
+    """
+    return float(Context(prec=3, rounding=ROUND_CEILING).divide(Decimal(1), Decimal(n + 1)))
 
 
 class Decider:

@@ -4,6 +4,7 @@ NelboError
 ├── SchemaError        a schema, or a table's columns against one
 ├── TableError         a file of records that cannot be read or fitted
 ├── BodyError          a body of records that cannot be read at all
+│   └── TooManyRecordsError  a body of more records than its reader takes
 ├── RecordError        one record; carries its index, field, expected and found
 ├── BundleError        a bundle that is damaged, or not what it says
 ├── StoreError         a model, version or alias that is not there
@@ -36,6 +37,10 @@ class BodyError(NelboError):
     def __init__(self, detail: str, pointer: str = "") -> None:
         super().__init__(detail)
         self.pointer = pointer
+
+
+class TooManyRecordsError(BodyError):
+    """A body holds more records than its reader takes."""
 
 
 class RecordError(NelboError):

@@ -5,10 +5,11 @@ conversion a column. Only a body that is refused there is read again, record by 
 with the same types, to say what is wrong where; the good records of such a body are still scored.
 """
 
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import isinf
 from typing import Any
 
 import msgspec
@@ -16,11 +17,12 @@ import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
-from nelbo.errors import BodyError, RecordError
+from nelbo.errors import BodyError, RecordError, TooManyRecordsError
 from nelbo.schema import Column, Schema
 
 MISSING = -1  # the code of a missing category
 _SHOWN = 60  # characters of a wrong value that an error repeats
+_NO_STRUCT_NAME = re.compile(r'["\\\x00-\x1f]')  # characters that msgspec takes in no struct's names
 
 Scalar = str | int | float | bool | None
 Values = Sequence[Any]
@@ -124,6 +126,8 @@ class RecordDecoder:
         self._code_of = {column.name: code_table(column) for column in schema.codes}
         self._columns = {column.name: column for column in schema.columns}
         self._name_of = {f"c{i}": column.name for i, column in enumerate(schema.columns)}
+        self._moments = [slot for slot, name in self._name_of.items() if self._columns[name].kind == "timestamp"]
+        self._alias_of = {name: f"\x7f{slot}" for slot, name in self._name_of.items() if _NO_STRUCT_NAME.search(name)}
         record, table = self._struct(nested=False), self._struct(nested=True)
         body = msgspec.defstruct(
             "Body",
@@ -144,25 +148,33 @@ class RecordDecoder:
 
     # --- what a caller uses ---------------------------------------------------------------------
 
-    def json(self, body: bytes) -> Batch:
+    def json(self, body: bytes, max_records: int | None = None) -> Batch:
         """The records of `{"records": [{…}, …]}` or `{"columns": {"field": […], …}}`.
 
+        Args:
+            body: UTF-8.
+            max_records: what a stranger may send; bounds the memory and the time that any body can take.
+
         Raises:
+            TooManyRecordsError: there are more.
             BodyError: the body is not JSON, is neither of the two, or its columns do not fit together.
         """
+        self._expect_commas(body, max_records)
         try:
+            self._expect_plain(body)
             parsed: Any = self._body.decode(body)
             if parsed.records is UNSET and parsed.columns is UNSET:
-                return self._json_slowly(body)
+                return self._json_slowly(body, max_records)
             if parsed.columns is UNSET:
                 columns, n = self._transposed(parsed.records), len(parsed.records)
             else:
                 columns = self._listed(parsed.columns)
                 n = _common_length(columns)
+            _expect_at_most(max_records, n)
             self._expect_colons(body, 1, columns, by_record=parsed.columns is UNSET)
             return self._batch(columns, np.arange(n))
         except (ValueError, RecursionError):
-            return self._json_slowly(body)
+            return self._json_slowly(body, max_records)
 
     def lines(self, body: bytes, first: int = 0) -> Batch:
         """The records of JSON lines; blank lines are skipped.
@@ -173,6 +185,7 @@ class RecordDecoder:
         """
         lines = [line for line in body.split(b"\n") if line.strip()]
         try:
+            self._expect_plain(body)
             columns = self._transposed([self._record.decode(line) for line in lines])
             self._expect_colons(body, 0, columns, by_record=True)
             return self._batch(columns, np.arange(first, first + len(lines)))
@@ -186,9 +199,10 @@ class RecordDecoder:
             BodyError: an object cannot be written as JSON.
         """
         try:
-            return self.json(msgspec.json.encode({"records": records}))
-        except TypeError as error:
+            body = msgspec.json.encode({"records": [_with_infinities(record) for record in records]})
+        except (TypeError, ValueError, RecursionError) as error:
             raise BodyError(f"the records cannot be written as JSON: {error}") from error
+        return self.json(body)
 
     def columns(self, columns: Mapping[str, Values], index: NDArray[np.int64]) -> Batch:
         """Columns whose values have the schema's types already; for readers of typed tables.
@@ -213,7 +227,7 @@ class RecordDecoder:
         return msgspec.defstruct(
             "Columns" if nested else "Record",
             fields,
-            rename=self._name_of,
+            rename={slot: self._alias_of.get(name, name) for slot, name in self._name_of.items()},
             forbid_unknown_fields=self.schema.extra == "refuse",
             gc=False,
         )
@@ -228,6 +242,32 @@ class RecordDecoder:
     def _listed(self, columns: Any) -> dict[str, Values]:
         values = {name: getattr(columns, slot) for slot, name in self._name_of.items()}
         return {name: column for name, column in values.items() if column is not UNSET}
+
+    def _expect_commas(self, body: bytes, max_records: int | None) -> None:
+        """Refuses a body with more values than its records can hold, before anything is built from them.
+
+        A body of 16 MiB holds 8 million wrong records: their errors alone took minutes and gigabytes.
+        """
+        if max_records is None:
+            return
+        # Names that a schema ignores are values too: ten times its own columns is beyond any honest record.
+        n_columns = len(self.schema.columns) * (1 if self.schema.extra == "refuse" else 10)
+        most = max_records * n_columns
+        if body.count(b",") > most and _STRING.sub(b"", body).count(b",") > most:
+            raise TooManyRecordsError(
+                f"expected at most {max_records} records of at most {n_columns} columns, got more values than that"
+            )
+
+    def _expect_plain(self, body: bytes) -> None:
+        """Refuses what the happy path takes no notice of: values it skips, names that no struct can have.
+
+        Raises:
+            ValueError: only the slow path can tell.
+        """
+        if not body.isascii():
+            body.decode()
+        if self._alias_of:
+            raise ValueError("a column has a name that no struct can have")
 
     def _expect_colons(self, body: bytes, outside: int, columns: Mapping[str, Values], *, by_record: bool) -> None:
         """Refuses a body with more colons than its values explain: msgspec keeps the last of repeated keys silently.
@@ -283,7 +323,7 @@ class RecordDecoder:
 
     # --- the path that explains -----------------------------------------------------------------
 
-    def _json_slowly(self, body: bytes) -> Batch:
+    def _json_slowly(self, body: bytes, max_records: int | None) -> Batch:
         try:
             parsed: Any = self._loose_body.decode(body)
         except RecursionError as error:
@@ -297,9 +337,13 @@ class RecordDecoder:
         if (parsed.records is UNSET) == (parsed.columns is UNSET):
             raise BodyError(_BODY)
         if parsed.columns is UNSET:
+            _expect_at_most(max_records, len(parsed.records))
             raws = [bytes(record) for record in parsed.records]
-            _refuse_repeated_keys(body, 1 + sum(raw.count(b":") for raw in raws))
+            # One colon more than within the records, or "records" stands there several times.
+            if body.count(b":") != 1 + sum(raw.count(b":") for raw in raws):
+                _refuse_repeated_key(body, depth=1)
             return self._one_by_one(raws, 0)
+        _expect_at_most(max_records, max(map(len, parsed.columns.values()), default=0))
         return self._columns_slowly(body, parsed.columns)
 
     def _one_by_one(self, records: Sequence[bytes], first: int) -> Batch:
@@ -318,9 +362,10 @@ class RecordDecoder:
 
     def _checked(self, index: int, raw: bytes) -> Any:
         try:
-            record = self._record.decode(raw)
-            columns = self._transposed([record])
-            self._batch(columns, np.zeros(1, dtype=np.int64))
+            raw.decode()
+            record = self._record.decode(self._renamed(raw))
+            for text in (value for slot in self._moments if isinstance(value := getattr(record, slot), str)):
+                seconds_since_1970(text)
         except (ValueError, RecursionError) as error:
             raise self._fault(index, raw, error) from error
         repeated = _repeated_key(raw)
@@ -328,12 +373,18 @@ class RecordDecoder:
             raise RecordError(index, repeated, "the name once", "it several times")
         return record
 
+    def _renamed(self, raw: bytes) -> bytes:
+        """The record with the names that its struct has."""
+        if not self._alias_of:
+            return raw
+        cells, aliases = self._loose_record.decode(raw), set(self._alias_of.values())
+        # A key that equals an alias is no column's name; lengthened it stays unknown.
+        names = {name: self._alias_of.get(name, name + "?" if name in aliases else name) for name in cells}
+        return msgspec.json.encode({names[name]: value for name, value in cells.items()})
+
     def _columns_slowly(self, body: bytes, columns: dict[str, list[Raw]]) -> Batch:
         n = _common_length(columns)
-        n_colons = sum(
-            name.count(":") + 1 + sum(bytes(v).count(b":") for v in values) for name, values in columns.items()
-        )
-        _refuse_repeated_keys(body, 1 + n_colons)
+        _refuse_repeated_key(body, depth=2)
         for name in columns:
             if name not in self._columns and self.schema.extra == "refuse":
                 raise BodyError(
@@ -358,6 +409,12 @@ class RecordDecoder:
             return RecordError(index, None, "a JSON object", shown_json(raw))
         except msgspec.DecodeError as fault:
             return RecordError(index, None, "a JSON object", f"text that is not JSON ({fault})")
+        fault_of_field = self._fault_of_field(index, cells)
+        if fault_of_field is None and isinstance(error, UnicodeDecodeError):
+            return RecordError(index, None, "UTF-8", "bytes that are not")
+        return fault_of_field or RecordError(index, None, "a record of this schema", str(error))
+
+    def _fault_of_field(self, index: int, cells: Mapping[str, Raw]) -> RecordError | None:
         for name in cells:
             if name not in self._columns and self.schema.extra == "refuse":
                 return RecordError(
@@ -371,7 +428,7 @@ class RecordDecoder:
             fault_of_cell = self._cell_fault(column, bytes(cells[column.name]))
             if fault_of_cell is not None:
                 return RecordError(index, column.name, expectation(column), fault_of_cell)
-        return RecordError(index, None, "a record of this schema", str(error))
+        return None
 
     def _cell_fault(self, column: Column, raw: bytes) -> str | None:
         """What a cell holds, if it is not what its column takes."""
@@ -396,7 +453,13 @@ def code_table(column: Column) -> dict[Any, int]:
     return table | {None: MISSING, UNSET: MISSING}
 
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BODY = 'expected a JSON object with either "records": [{…}, …] or "columns": {"field": […], …}'
+
+
+def _expect_at_most(max_records: int | None, n: int) -> None:
+    if max_records is not None and n > max_records:
+        raise TooManyRecordsError(f"expected at most {max_records} records, got {n}")
 
 
 def _common_length(columns: Mapping[str, Values]) -> int:
@@ -437,29 +500,34 @@ def shown_json(raw: bytes) -> str:
     return "null" if value is None else "true" if value is True else "false" if value is False else shown(value)
 
 
-class _RepeatedKeyError(Exception):
-    """Carries the key."""
+# A string, with a colon if it is a key; or a bracket.
+_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(\s*+:)?|([{}\[\]])', re.DOTALL)
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> None:
-    seen = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise _RepeatedKeyError(key)
-        seen.add(key)
-
-
-def _repeated_key(raw: bytes) -> str | None:
-    try:
-        json.loads(raw, object_pairs_hook=_pairs)
-    except _RepeatedKeyError as error:
-        return str(error)
+def _repeated_key(raw: bytes, depth: int = 1) -> str | None:
+    """A key that stands several times in one object, at most so deep in well-formed JSON."""
+    seen: list[set[str]] = []
+    level = 0
+    for text, colon, bracket in _TOKEN.findall(raw):
+        if bracket:
+            level += 1 if bracket in b"{[" else -1
+            seen = [*seen[: level - 1], set()] if bracket in b"{[" and level <= depth else seen
+        elif colon and level <= depth:
+            key = msgspec.json.decode(b'"' + text + b'"', type=str)
+            if key in seen[level - 1]:
+                return key
+            seen[level - 1].add(key)
     return None
 
 
-def _refuse_repeated_keys(body: bytes, n_colons: int) -> None:
-    if body.count(b":") == n_colons:
-        return
-    key = _repeated_key(body)
+def _refuse_repeated_key(body: bytes, depth: int) -> None:
+    key = _repeated_key(body, depth)
     if key is not None:
         raise BodyError(f"the name '{key}' stands several times in one object; expected it once")
+
+
+def _with_infinities(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record with a number too large for JSON in place of each infinity, which msgspec would write as null."""
+    if not isinstance(record, Mapping) or not any(isinstance(v, float) and isinf(v) for v in record.values()):
+        return record
+    return {k: Raw(b"1e999") if isinstance(v, float) and isinf(v) else v for k, v in record.items()}

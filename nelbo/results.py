@@ -19,6 +19,9 @@ from nelbo.scoring import Explanation, Scored, Scorer, upward
 
 Explain = Literal["flagged", "all", "none"]
 
+# An explanation holds fields × fields numbers a record: thousands of records at once took gigabytes.
+_EXPLAINED_AT_ONCE = 256
+
 
 class Model(msgspec.Struct, frozen=True):
     """The version that answered."""
@@ -170,10 +173,13 @@ def _contributions(scorer: Scorer, scored: Scored, explain: Explain) -> dict[int
     """Contributions of the records that want them, the largest attribution first."""
     wanted = {"flagged": scored.flagged, "all": np.ones_like(scored.flagged), "none": np.zeros_like(scored.flagged)}
     rows = np.flatnonzero(wanted[explain])
-    if rows.size == 0:
-        return {}
-    explanation = scorer.explain(scored, rows)
-    return {int(row): list(_of_record(scorer, scored, explanation, at)) for at, row in enumerate(rows)}
+    found: dict[int, list[Contribution]] = {}
+    for start in range(0, rows.size, _EXPLAINED_AT_ONCE):
+        explanation = scorer.explain(scored, rows[start : start + _EXPLAINED_AT_ONCE])
+        found |= {
+            int(row): list(_of_record(scorer, scored, explanation, at)) for at, row in enumerate(explanation.rows)
+        }
+    return found
 
 
 def _of_record(scorer: Scorer, scored: Scored, explanation: Explanation, at: int) -> Iterator[Contribution]:
@@ -200,8 +206,15 @@ def _expected(scorer: Scorer, explanation: Explanation, at: int, j: int) -> floa
         return _category(field, code)
     number = float(explanation.expected_numbers[at, j, scorer.schema.numbers.index(field)])
     if field.kind == "timestamp":
-        return datetime.fromtimestamp(number, UTC).isoformat()
+        return _moment(number)
     return _rounded(number, field)
+
+
+def _moment(seconds: float) -> float | str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError):
+        return seconds  # a calendar ends with the year 9999, a field's values need not
 
 
 def _category(field: Column, code: int) -> Category:

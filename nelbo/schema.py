@@ -49,6 +49,8 @@ class Column(BaseModel):
         if self.role != "field" and self.kind is not None:
             raise ValueError(f"column '{self.name}' has role '{self.role}', and only a field has a kind")
         known = self.categories + self.rare
+        if any(isinstance(value, bool) for value in known):
+            raise ValueError(f"column '{self.name}' has true or false among its categories; its kind is 'boolean'")
         if len({type(value) for value in known}) > 1:
             raise ValueError(f"column '{self.name}' mixes strings and integers in its categories")
         if len(set(known)) != len(known):

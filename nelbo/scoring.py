@@ -1,5 +1,6 @@
 """The scorer: a bundle's graph, its combination and its calibration as one thing."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from nelbo.bundle import Bundle
 from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
 from nelbo.decision import Decider, Decision
-from nelbo.errors import BundleError
+from nelbo.errors import BundleError, CalibrationError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Schema
 
@@ -20,6 +21,10 @@ CHUNK = 1024
 
 # Golden records may have been scored on another processor: float32 kernels differ by more than batches do.
 _REPLAY_TOLERANCE = 10 * SCORE_TOLERANCE
+
+
+_INPUTS = ["numbers", "codes", "hidden"]
+_OUTPUTS = ["contributions", "kl", "expected_numbers", "expected_codes", "latents"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,15 @@ class Graph:
         # The default threads spin for work and burned 3 times the CPU of the arithmetic itself.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
+        # Weights in files of their own are refused: the bytes at hand are all that was verified.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen unrelated types for a graph it cannot read
             raise BundleError(f"{label}: score.onnx cannot be loaded: {error}") from error
         self._inputs = {node.name for node in self._session.get_inputs()}
+        _refuse_other_interface(label, self._inputs, {node.name for node in self._session.get_outputs()})
+        self._label = label
         self.schema = schema
 
     def run(self, batch: Batch, hidden: NDArray[np.bool_] | None = None) -> Outputs:
@@ -75,14 +84,28 @@ class Graph:
         hidden = np.zeros((n, len(self.schema.fields)), dtype=np.bool_) if hidden is None else hidden
         parts = [self._run(batch.numbers[rows], batch.codes[rows], hidden[rows]) for rows in _chunks(n)]
         contributions, kl, numbers, codes, latents = (np.concatenate(column) for column in zip(*parts, strict=True))
+        widths = [len(self.schema.fields), len(self.schema.numbers), len(self.schema.codes)]
+        if [part.shape for part in (contributions, numbers, codes)] != [(n, width) for width in widths]:
+            raise BundleError(f"{self._label}: score.onnx answers for other fields than schema.json has")
         return Outputs(contributions.astype(np.float64), kl.astype(np.float64), numbers, codes, latents)
 
     def _run(
         self, numbers: NDArray[np.float64], codes: NDArray[np.int64], hidden: NDArray[np.bool_]
     ) -> list[NDArray[np.float32]]:
         feed = {"numbers": numbers, "codes": codes, "hidden": hidden}
-        names = ["contributions", "kl", "expected_numbers", "expected_codes", "latents"]
-        return list(self._session.run(names, {k: v for k, v in feed.items() if k in self._inputs}))
+        try:
+            return list(self._session.run(_OUTPUTS, {k: v for k, v in feed.items() if k in self._inputs}))
+        except Exception as error:  # as above
+            raise BundleError(f"{self._label}: score.onnx cannot be run: {error}") from error
+
+
+def _refuse_other_interface(label: str, inputs: set[str], outputs: set[str]) -> None:
+    if not inputs <= set(_INPUTS):
+        raise BundleError(f"{label}: score.onnx: expected inputs {', '.join(_INPUTS)}, got {', '.join(sorted(inputs))}")
+    if not outputs >= set(_OUTPUTS):
+        raise BundleError(
+            f"{label}: score.onnx: expected outputs {', '.join(_OUTPUTS)}, got {', '.join(sorted(outputs))}"
+        )
 
 
 def _chunks(n: int) -> Iterator[slice]:
@@ -185,12 +208,12 @@ class Scorer:
         outputs = self._graph.run(copies, hidden)
         statistics, _, _ = combine(self.bundle.calibration.combination, outputs, scored.missing[tiled] | hidden)
         without = -statistics["elbo"].reshape(len(rows), n_fields)
-        shape = (len(rows), n_fields, -1)
+        shape = (len(rows), n_fields)
         return Explanation(
             rows=rows,
             attribution=-scored.statistics["elbo"][rows, None] - without,
-            expected_numbers=outputs.expected_numbers.reshape(shape),
-            expected_codes=outputs.expected_codes.reshape(shape),
+            expected_numbers=outputs.expected_numbers.reshape(*shape, len(self.schema.numbers)),
+            expected_codes=outputs.expected_codes.reshape(*shape, len(self.schema.codes)),
         )
 
     def replay(self) -> None:
@@ -200,7 +223,10 @@ class Scorer:
             BundleError: one of them scores differently from when the bundle was exported.
         """
         golden = self.bundle.golden
-        scored = self.score(self.decoder.objects([entry.record for entry in golden]))
+        try:
+            scored = self.score(self.decoder.objects([entry.record for entry in golden]))
+        except CalibrationError as error:
+            raise BundleError(f"bundle '{self.bundle.label}': golden records: {error}") from error
         if scored.batch.errors:
             raise BundleError(f"bundle '{self.bundle.label}': golden {scored.batch.errors[0]}")
         for name in STATISTICS:

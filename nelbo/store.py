@@ -82,10 +82,14 @@ class Store:
     def promote(self, name: str, version: str) -> None:
         """Makes a version the live one; the one that was becomes `previous`.
 
+        Args:
+            name: of the model.
+            version: or an alias of it.
+
         Raises:
             StoreError: the version is not in the store.
         """
-        self.find(f"{name}@{version}")
+        version = self.find(f"{name}@{version}").name
         aliases = self.aliases(name)
         if aliases.get(LIVE) == version:
             return

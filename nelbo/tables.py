@@ -329,7 +329,9 @@ def _plain_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def read_batches(table: Table, decoder: RecordDecoder, n_rows: int, progress: Progress = _silent) -> Iterator[Batch]:
+def read_batches(
+    table: Table, decoder: RecordDecoder, n_rows: int, progress: Progress = _silent, ignored: Sequence[str] = ()
+) -> Iterator[Batch]:
     """The records as batches, in bounded memory; positions count through the file.
 
     Args:
@@ -337,15 +339,26 @@ def read_batches(table: Table, decoder: RecordDecoder, n_rows: int, progress: Pr
         decoder: of the schema that the records should have.
         n_rows: the most records in a batch; the last of a block is smaller.
         progress: called with the fraction read so far, after every block and at the end with 1.0.
+        ignored: columns that may be there although the schema does not know them; a label, for example.
 
     Raises:
         SchemaError: a column is unknown or absent, or its type cannot hold such values. Raised at once.
         TableError: the file cannot be read on. Raised while reading.
     """
+    decoder = _ignoring(decoder, ignored)
     if isinstance(table, NdjsonTable):
         return _batches_of_lines(table, decoder, n_rows, progress)
     check_columns(table, decoder.schema, decoder.name)
     return _batches_of_columns(table, decoder, n_rows, progress)
+
+
+def _ignoring(decoder: RecordDecoder, names: Sequence[str]) -> RecordDecoder:
+    schema = decoder.schema
+    known = {column.name for column in schema.columns}
+    others = tuple(Column(name=name, role="ignored") for name in names if name not in known)
+    if not others:
+        return decoder
+    return RecordDecoder(Schema(extra=schema.extra, columns=schema.columns + others), decoder.name)
 
 
 def check_columns(table: CsvTable | ParquetTable, schema: Schema, name: str) -> None:
@@ -642,6 +655,79 @@ def _tried(array: pa.Array, type_: pa.DataType) -> pa.Array | None:
         return None
 
 
+# --- labels ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a column says of n records; of a record without a value it says neither.
+
+    Attributes:
+        is_normal: shape (n,).
+        is_anomaly: shape (n,).
+    """
+
+    is_normal: NDArray[np.bool_]
+    is_anomaly: NDArray[np.bool_]
+
+
+def labels(table: Table, name: str, normal: str) -> Labels:
+    """Which records of a file are normal, by their positions in it.
+
+    Args:
+        table: to read.
+        name: of the column that says it.
+        normal: its value in normal records, as text: true is 'true' and 1 is '1'.
+
+    Raises:
+        SchemaError: there is no such column.
+        TableError: no record has that value; the text lists those there are.
+    """
+    if name not in table.columns:
+        raise SchemaError(_no_column(table.path, name, table.columns))
+    if isinstance(table, NdjsonTable):
+        return _labels(table.path, name, normal, _label_texts_of_lines(table, name))
+    return labels_of(read_columns(table, [name]), name, normal, table.path)
+
+
+def labels_of(columns: pa.Table, name: str, normal: str, path: Path) -> Labels:
+    """As `labels`, from columns that are in memory already."""
+    if name not in columns.column_names:
+        raise SchemaError(_no_column(path, name, columns.column_names))
+    return _labels(path, name, normal, [_label_text(value) for value in columns[name].to_pylist()])
+
+
+def _labels(path: Path, name: str, normal: str, texts: Sequence[str | None]) -> Labels:
+    found = sorted({text for text in texts if text is not None})
+    if normal not in found:
+        only = f"only {_names(found)}" if found else "nor any other value"
+        raise TableError(f"{path}: column '{name}' holds no '{normal}', {only}")
+    return Labels(
+        is_normal=np.array([text == normal for text in texts]),
+        is_anomaly=np.array([text is not None and text != normal for text in texts]),
+    )
+
+
+def _label_texts_of_lines(table: NdjsonTable, name: str) -> list[str | None]:
+    """A line that is no record has no label; whoever reads the records says what is wrong with it."""
+    record, value = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(str | int | float | bool | None)
+    texts: list[str | None] = []
+    for line in table.lines(1):
+        try:
+            texts.append(_label_text(value.decode(record.decode(line).get(name, b"null"))))
+        except (ValueError, RecursionError):
+            texts.append(None)
+    return texts
+
+
+def _label_text(value: object) -> str | None:
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _no_column(path: Path, name: str, columns: Sequence[str]) -> str:
+    return f"{path}: expected a column '{name}', got only {_names(columns)}"
+
+
 # --- whole columns, with inferred types --------------------------------------------------------------
 
 
@@ -658,7 +744,7 @@ def read_columns(table: Table, names: Sequence[str] | None = None) -> pa.Table:
     """
     for name in names or ():
         if name not in table.columns:
-            raise SchemaError(f"{table.path}: expected a column '{name}', got only {_names(table.columns)}")
+            raise SchemaError(_no_column(table.path, name, table.columns))
     match table:
         case CsvTable():
             return _by_column(_whole(table, names), _inferred)

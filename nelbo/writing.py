@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol, TextIO
+from typing import IO, Any, TextIO
 
 import msgspec
 import numpy as np
@@ -35,10 +35,7 @@ _SCHEMA = pa.schema(
 )
 
 
-class Writer(Protocol):
-    """Takes scored batches, one after the other."""
-
-    def __call__(self, scored: Scored) -> None: ...
+Writer = Callable[[Scored], None]  # takes scored batches, one after the other
 
 
 @contextmanager
@@ -67,7 +64,7 @@ def writer(output: Path | None, standard_output: IO[bytes], scorer: Scorer, expl
             yield write
         partial.replace(output)
     except OSError as error:
-        raise TableError(f"{output}: cannot be written: {error.strerror}") from error
+        raise TableError(f"{output}: cannot be written: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -135,7 +132,7 @@ def rows_of(scorer: Scorer, scored: Scored) -> pa.Table:
 
 
 def _listed(names: Sequence[str], row: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> str | None:
-    return ", ".join(names[j] for j in np.flatnonzero(row)) or None
+    return ", ".join(names[j] for j in np.flatnonzero(row).tolist()) or None
 
 
 def _id_names(schema: Schema) -> list[str]:

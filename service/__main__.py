@@ -14,6 +14,7 @@ def _leave(_signum: int, _frame: FrameType | None) -> None:
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
+import os  # noqa: E402
 import socket  # noqa: E402
 
 import uvicorn  # noqa: E402
@@ -66,7 +67,7 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         place = f"{settings.host} port {settings.port}"
         raise SettingsError(
-            f"cannot listen on {place}: {error.strerror}; NELBO_HOST and NELBO_PORT change it"
+            f"cannot listen on {place}: {os.strerror(error.errno or 0)}; NELBO_HOST and NELBO_PORT change it"
         ) from error
 
 

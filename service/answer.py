@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nelbo.calibration import Scores
 from nelbo.decision import Decision
-from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError
+from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError, TooManyRecordsError
 from nelbo.records import Batch, shown
 from nelbo.results import DecisionAnswer, FaultyResult, Model, Result, decision_answer, model_of, results
 from nelbo.schema import Schema
@@ -114,9 +114,7 @@ def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, c
     marks = [clock()]
     decision = _decided(scorer, query.rate)
     marks.append(clock())
-    batch = _decoded(scorer, request.body)
-    if batch.n_records > max_records:
-        raise ProblemError("too-many-records", f"expected at most {max_records} records, got {batch.n_records}")
+    batch = _decoded(scorer, request.body, max_records)
     if query.strict and batch.errors:
         _refuse_records(request.body, batch)
     marks.append(clock())
@@ -137,14 +135,13 @@ def find_scorer(live: Live, name: str) -> Scorer:
         ProblemError: there is no such model, or it is not ready.
     """
     state = live.state(name)
-    if state is None:
-        raise ProblemError(
-            "unknown-model", f"no model {shown(name)} is served here; GET /v1/models lists those that are"
-        )
-    if state.scorer is None:
-        reason = state.failure or "it is being loaded"
-        raise ProblemError("model-not-ready", f"model '{name}' cannot answer: {reason}", headers={"retry-after": "5"})
-    return state.scorer
+    if state is not None and state.scorer is not None:
+        return state.scorer
+    reason = live.unlisted() if state is None else state.failure or "it is being loaded"
+    if reason is None:
+        raise ProblemError("unknown-model", f"no model {shown(name)} is served; GET /v1/models lists those that are")
+    detail = f"model {shown(name)} cannot answer: {reason}"
+    raise ProblemError("model-not-ready", detail, headers={"retry-after": "5"})
 
 
 def _expect_json(request: ScoreRequest) -> None:
@@ -165,9 +162,11 @@ def _decided(scorer: Scorer, rate: float | None) -> Decision:
         raise ProblemError(_kind_of(error), str(error), [Fault(str(error), parameter="rate")]) from error
 
 
-def _decoded(scorer: Scorer, body: bytes) -> Batch:
+def _decoded(scorer: Scorer, body: bytes, max_records: int) -> Batch:
     try:
-        return scorer.decoder.json(body)
+        return scorer.decoder.json(body, max_records)
+    except TooManyRecordsError as error:
+        raise ProblemError(_kind_of(error), str(error)) from error
     except BodyError as error:
         if not _is_json(body):
             raise ProblemError("not-json", str(error)) from error

@@ -1,7 +1,8 @@
 """The FastAPI application: thin routes over `answer` and `catalog`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,7 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
+from nelbo.errors import StoreError
 from nelbo.store import Store
 from service import catalog
 from service.answer import JSON, ScoreAnswer, ScoreRequest, answer
@@ -20,7 +23,7 @@ from service.edge import Edge
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
-from service.problems import Answer, Kind, ProblemError, problem
+from service.problems import OF_ERROR, Answer, Kind, ProblemError, problem
 from service.settings import Settings
 
 # A longer body is decoded and scored in a thread of its own, so that health and short requests do not wait.
@@ -55,14 +58,17 @@ class Service:
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Loads the models while the app already answers health checks; until then it is not ready."""
-        loading = asyncio.create_task(asyncio.to_thread(self.live.load_all))
+        # A daemon: a store that hangs must not keep the process from stopping.
+        threading.Thread(target=self.live.load_all, name="load", daemon=True).start()
         yield
-        await loading
         self._worker.shutdown()
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`."""
+    """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`.
+
+    The page at /docs loads its script from a public network; /openapi.json needs none.
+    """
     service = Service(settings)
     app = FastAPI(
         title="nelbo",
@@ -96,6 +102,12 @@ def _add_problems(app: FastAPI, service: Service) -> None:
         service.metrics.reject(error.kind)
         return _response(error.answer)
 
+    @app.exception_handler(StoreError)
+    async def refuse_store(_: Request, error: StoreError) -> Response:
+        kind = OF_ERROR[StoreError]
+        service.metrics.reject(kind)
+        return _response(problem(kind, str(error)))
+
     @app.exception_handler(HTTPException)
     async def refuse_path(_: Request, error: HTTPException) -> Response:
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
@@ -125,7 +137,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
             body=await read_body(request, service.settings.max_body_bytes),
             content_type=request.headers.get("content-type", ""),
             content_encoding=request.headers.get("content-encoding", ""),
-            query=request.url.query,
+            query=request.scope["query_string"].decode("latin-1"),
         )
         return _response(await service.score(scoring))
 
@@ -160,27 +172,26 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
-    plain: Callable[[str], Response] = partial(Response, media_type="text/plain; charset=utf-8")
+    plain = partial(app.get, response_class=PlainTextResponse, tags=["operations"])
 
-    @app.get("/healthz/live", summary="Is the process alive", operation_id="alive", tags=["operations"])
+    @plain("/healthz/live", summary="Is the process alive", operation_id="alive")
     async def alive() -> Response:
-        return plain("alive\n")
+        return PlainTextResponse("alive\n")
 
-    @app.get(
+    @plain(
         "/healthz/ready",
         summary="May it get traffic",
         description="200 where every model answers, after its golden records were replayed; else 503 with the reasons.",
         operation_id="ready",
-        tags=["operations"],
         responses={503: responses(Models, 503)[503]},
     )
     async def ready() -> Response:
         problems = service.live.problems()
         if problems:
             return _response(problem("model-not-ready", "; ".join(problems)))
-        return plain("ready\n")
+        return PlainTextResponse("ready\n")
 
-    @app.get("/metrics", summary="Metrics for Prometheus", operation_id="metrics", tags=["operations"])
+    @plain("/metrics", summary="Metrics for Prometheus", operation_id="metrics")
     async def metrics(request: Request) -> Response:
         body, content_type = service.metrics.exposition(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})

@@ -45,7 +45,7 @@ class Live:
         self.store = store
         self._clock = clock
         self._states: dict[str, ModelState] = {}
-        self._failure: str | None = f"no model has been loaded from {store.root} yet"
+        self._unlisted: str | None = f"the models in {store.root} are not known yet"
 
     def names(self) -> list[str]:
         """The models known since the last `load_all`, loaded or not."""
@@ -55,14 +55,18 @@ class Live:
         """A model's state; None for a name that the store did not have."""
         return self._states.get(name)
 
+    def unlisted(self) -> str | None:
+        """Why it is not known which models there are; None once it is."""
+        return self._unlisted
+
     def scorers(self) -> dict[str, Scorer]:
         """The models that answer, by name."""
         return {name: state.scorer for name, state in sorted(self._states.items()) if state.scorer is not None}
 
     def problems(self) -> list[str]:
         """Why the service is not ready; empty when it is: there is a model, and every model answers."""
-        if self._failure is not None:
-            return [self._failure]
+        if not self._states:
+            return [self._unlisted or f"no model in {self.store.root}"]
         waiting = {name: state for name, state in self._states.items() if state.scorer is None}
         return [f"model '{name}': {state.failure or 'is being loaded'}" for name, state in sorted(waiting.items())]
 
@@ -71,11 +75,13 @@ class Live:
         try:
             names = self.store.names()
         except OSError as error:
-            self._failure = f"{self.store.root}: cannot be read: {error.strerror}"
-            logs.event("models cannot be read", level=logging.ERROR, reason=self._failure)
+            self._unlisted = f"{self.store.root}: cannot be read: {error.strerror}"
+            logs.event("models cannot be read", level=logging.ERROR, reason=self._unlisted)
             return
         self._states = {name: self._states.get(name, ModelState()) for name in names}
-        self._failure = None if names else f"no model in {self.store.root}"
+        self._unlisted = None
+        if not names:
+            logs.event("no model", level=logging.WARNING, models=str(self.store.root))
         for name in names:
             self.load(name)
 
@@ -86,14 +92,14 @@ class Live:
         try:
             scorer = load_scorer(self.store.live(name), name)
         except NelboError as error:
-            self._states[name] = replace(before, failure=str(error))
+            self._put(name, replace(before, failure=str(error)))
             logs.event("model failed to load", level=logging.ERROR, model=name, reason=str(error))
         except Exception as error:  # the files are a stranger's, and onnxruntime raises what it likes about them
             reason = f"model '{name}' cannot be loaded: {type(error).__name__}: {error}"
-            self._states[name] = replace(before, failure=reason)
+            self._put(name, replace(before, failure=reason))
             logs.event("model failed to load", level=logging.ERROR, error=error, model=name, reason=reason)
         else:
-            self._states[name] = ModelState(scorer, None, self._clock())
+            self._put(name, ModelState(scorer, None, self._clock()))
             logs.event(
                 "model loaded",
                 model=name,
@@ -101,6 +107,10 @@ class Live:
                 previous=before.scorer.bundle.version if before.scorer else None,
                 duration_s=round(time.perf_counter() - started, 3),
             )
+
+    def _put(self, name: str, state: ModelState) -> None:
+        """Replaces the whole table: whoever is reading it in another thread goes on reading the old one."""
+        self._states = {**self._states, name: state}
 
 
 def load_scorer(folder: Path, name: str) -> Scorer:

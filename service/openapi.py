@@ -6,6 +6,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from nelbo.results import DecisionAnswer, FaultyResult, Model, Result
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Scorer
 from service.answer import JSON, ScoreAnswer
@@ -15,7 +16,8 @@ from service.problems import MEDIA_TYPE, Problem
 
 Document = dict[str, Any]
 SCORE_PATH = "/v1/models/{name}/score"
-_ANSWERS = (ScoreAnswer, Models, ModelDescription, Versions, Problem)
+# Two structs without a tag are no union that msgspec describes, so the score's answer is put together below.
+_STRUCTS = (Model, DecisionAnswer, Result, FaultyResult, Models, ModelDescription, Versions, Problem)
 _TITLES = {
     400: "The body is not JSON.",
     404: "There is no such model.",
@@ -77,12 +79,15 @@ def document(app: FastAPI, live: Live) -> Document:
         routes=app.routes,
     )
     scorers = live.scorers()
-    _, components = msgspec.json.schema_components(_ANSWERS, ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
     records = {_component(name): record_schema(scorer.schema) for name, scorer in scorers.items()}
     columns = {_component(name, "Columns"): columns_schema(scorer.schema) for name, scorer in scorers.items()}
-    found["components"] = {"schemas": {**components, **records, **columns}}
+    found["components"] = {"schemas": {ScoreAnswer.__name__: _score_answer(), **components, **records, **columns}}
     found["paths"][SCORE_PATH]["post"]["requestBody"] = _score_body(scorers)
     for operation in _operations(found):
+        # FastAPI's own form of a 422, for parameters that it would check; a path's name is any text.
+        if MEDIA_TYPE not in operation["responses"].get("422", {}).get("content", {}):
+            operation["responses"].pop("422", None)
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "name" and scorers:
                 parameter["example"] = next(iter(scorers))
@@ -93,13 +98,19 @@ def _operations(found: Document) -> list[Document]:
     return [operation for path in found["paths"].values() for operation in path.values()]
 
 
+def _score_answer() -> Document:
+    result = {"anyOf": [_ref(Result.__name__), _ref(FaultyResult.__name__)]}
+    of_field = {
+        "model": _ref(Model.__name__),
+        "decision": _ref(DecisionAnswer.__name__),
+        "results": {"type": "array", "items": result},
+    }
+    return _object(of_field, list(ScoreAnswer.__struct_fields__))
+
+
 def _score_body(scorers: dict[str, Scorer]) -> Document:
-    a_record: Document = {"anyOf": [_ref(_component(name)) for name in scorers]} if scorers else {"type": "object"}
-    a_table: Document = (
-        {"anyOf": [_ref(_component(name, "Columns")) for name in scorers]} if scorers else {"type": "object"}
-    )
-    by_record = _object({"records": {"type": "array", "items": a_record}}, ["records"])
-    by_column = _object({"columns": a_table}, ["columns"])
+    by_record = _object({"records": {"type": "array", "items": _of_any(scorers, "Record")}}, ["records"])
+    by_column = _object({"columns": _of_any(scorers, "Columns")}, ["columns"])
     examples = {name: {"value": {"records": [example_record(scorer)]}} for name, scorer in scorers.items()}
     columnar = {
         f"{name}-columns": {"value": {"columns": {key: [value] for key, value in example_record(scorer).items()}}}
@@ -145,6 +156,11 @@ def _value_schema(column: Column) -> Document:
 def _object(properties: Document, required: list[str], *, closed: bool = True) -> Document:
     found: Document = {"type": "object", "properties": properties, "required": required}
     return {**found, "additionalProperties": False} if closed else found
+
+
+def _of_any(scorers: dict[str, Scorer], what: str) -> Document:
+    """What one of the loaded models takes; the path says which of them it is."""
+    return {"anyOf": [_ref(_component(name, what)) for name in scorers]} if scorers else {"type": "object"}
 
 
 def _component(name: str, what: str = "Record") -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError
+from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError, StoreError, TooManyRecordsError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -19,6 +19,7 @@ Kind = Literal[
     "not-found",
     "not-json",
     "rate-not-carried",
+    "store-not-readable",
     "too-many-records",
     "unknown-model",
     "unsupported-media-type",
@@ -36,6 +37,7 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "not-found": (404, "There is nothing at this path"),
     "not-json": (400, "The body is not JSON"),
     "rate-not-carried": (422, "The calibration records do not carry this rate"),
+    "store-not-readable": (503, "The store of models cannot be read"),
     "too-many-records": (413, "Too many records"),
     "unknown-model": (404, "There is no such model"),
     "unsupported-media-type": (415, "The body has a form that is not read here"),
@@ -49,6 +51,8 @@ OF_ERROR: dict[type[NelboError], Kind] = {
     BodyError: "wrong-body",
     CalibrationError: "rate-not-carried",
     RecordError: "wrong-records",
+    StoreError: "store-not-readable",
+    TooManyRecordsError: "too-many-records",
 }
 
 

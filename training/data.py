@@ -1,13 +1,12 @@
 """A table on its way to a fit: which records are normal, what the columns are, and what speaks against it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.decision import needed
@@ -15,7 +14,8 @@ from nelbo.errors import SchemaError, TableError
 from nelbo.inference import fields_from, infer_schema
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema, read_schema
-from nelbo.tables import open_table, read_batches, read_columns
+from nelbo.tables import Labels, labels_of, open_table, read_batches, read_columns
+from nelbo.tables import labels as labels_in
 from training.calibrate import DEFAULT_RATE, chosen_rate, whole
 from training.split import Rows, Split, sizes, split
 
@@ -72,36 +72,43 @@ def load(path: Path, schema_path: Path | None, label: Label | None, rate: float 
         CalibrationError: its records do not carry an explicit rate.
     """
     columns = read_columns(open_table(path))
-    is_normal = _is_normal(columns, label, path)
-    rows = np.flatnonzero(is_normal)
+    if columns.num_rows == 0:
+        raise TableError(f"{path}: holds no record")
+    labels = _labels(columns, label, path)
+    rows = np.flatnonzero(labels.is_normal)
     given = None if schema_path is None else read_schema(schema_path)
     normal_columns = columns.take(pa.array(rows))
     schema = _labelled(given or infer_schema(_without(normal_columns, label)), columns, label)
     refuse_unfit(path, schema, given is None, len(rows))
     chosen_rate(rate, sizes(len(rows))[1])  # refused before the fit, not after it
     parts = split(len(rows), seed, _times(normal_columns, schema))
-    schema = fields_from(schema, normal_columns.take(pa.array(np.sort(parts.fit))))
+    bare = schema if given else _bare(schema)
+    schema = fields_from(bare, normal_columns.take(pa.array(np.sort(parts.fit))))
     everything = read(path, schema)
-    others = np.flatnonzero(~is_normal & _is_labelled(columns, label))
     return Data(
         source=path,
         digest=file_digest(path),
         schema=schema,
         normal=take(everything, rows),
         split=parts,
-        anomalies=take(everything, others),
+        anomalies=take(everything, np.flatnonzero(labels.is_anomaly)),
         warnings=tuple(_warnings(normal_columns, schema, rate, len(rows))),
     )
 
 
-def read(path: Path, schema: Schema) -> Batch:
+def read(path: Path, schema: Schema, ignored: Sequence[str] = ()) -> Batch:
     """Every record of a table as one batch, without the records' own values.
+
+    Args:
+        path: of the table.
+        schema: of its records.
+        ignored: columns that may be there although the schema does not know them.
 
     Raises:
         TableError: a record cannot be read.
     """
-    decoder = RecordDecoder(schema, "the schema")
-    batches = [whole(batch, str(path)) for batch in read_batches(open_table(path), decoder, _READ_ROWS)]
+    table, decoder = open_table(path), RecordDecoder(schema, "the schema")
+    batches = [whole(batch, str(path)) for batch in read_batches(table, decoder, _READ_ROWS, ignored=ignored)]
     if not batches:
         raise TableError(f"{path}: holds no record")
     index = np.concatenate([batch.index for batch in batches])
@@ -112,8 +119,11 @@ def read(path: Path, schema: Schema) -> Batch:
 
 def read_normal(path: Path, schema: Schema, label: Label | None) -> Batch:
     """The normal records of a table under a schema that exists already."""
-    columns = read_columns(open_table(path), None if label is None else [label.column])
-    return take(read(path, schema), np.flatnonzero(_is_normal(columns, label, path)))
+    if label is None:
+        return read(path, schema)
+    everything = read(path, schema, ignored=(label.column,))
+    labels = _informative(labels_in(open_table(path), label.column, label.normal), label, path)
+    return take(everything, np.flatnonzero(labels.is_normal))
 
 
 def take(batch: Batch, rows: Rows) -> Batch:
@@ -137,39 +147,17 @@ def file_digest(path: Path) -> str:
 # --- labels and times ---------------------------------------------------------------------------------
 
 
-def _is_normal(columns: pa.Table, label: Label | None, path: Path) -> NDArray[np.bool_]:
-    if columns.num_rows == 0:
-        raise TableError(f"{path}: holds no record")
+def _labels(columns: pa.Table, label: Label | None, path: Path) -> Labels:
     if label is None:
-        return np.ones(columns.num_rows, dtype=np.bool_)
-    texts = label_texts(columns, label.column, path)
-    found = sorted({text for text in texts if text is not None})
-    if label.normal not in found:
-        listed = ", ".join(f"'{text}'" for text in found[:8]) + (", …" if len(found) > 8 else "")
-        raise TableError(f"{path}: column '{label.column}' holds no '{label.normal}', only {listed}")
-    if len(found) == 1:
-        raise TableError(
-            f"{path}: column '{label.column}' is '{found[0]}' in every record; leave out --label to fit on all of them"
-        )
-    return np.array([text == label.normal for text in texts])
+        return Labels(np.ones(columns.num_rows, dtype=np.bool_), np.zeros(columns.num_rows, dtype=np.bool_))
+    return _informative(labels_of(columns, label.column, label.normal, path), label, path)
 
 
-def _is_labelled(columns: pa.Table, label: Label | None) -> NDArray[np.bool_]:
-    if label is None:
-        return np.zeros(columns.num_rows, dtype=np.bool_)
-    return np.array(pc.is_valid(columns[label.column]).to_pylist(), dtype=np.bool_)
-
-
-def label_texts(columns: pa.Table, name: str, path: Path) -> list[str | None]:
-    """A label column as text, whatever its type: true is 'true' and 1 is '1'.
-
-    Raises:
-        SchemaError: there is no such column.
-    """
-    if name not in columns.column_names:
-        raise SchemaError(f"{path}: has no column '{name}'; it has {', '.join(columns.column_names)}")
-    values = columns[name].to_pylist()
-    return [None if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in values]
+def _informative(labels: Labels, label: Label, path: Path) -> Labels:
+    if not labels.is_anomaly.any():
+        found = f"column '{label.column}' is '{label.normal}' in every record"
+        raise TableError(f"{path}: {found}; leave out --label to fit on all of them")
+    return labels
 
 
 def _without(columns: pa.Table, label: Label | None) -> pa.Table:
@@ -185,7 +173,17 @@ def _labelled(schema: Schema, columns: pa.Table, label: Label | None) -> Schema:
     with_label = {**others, label.column: Column(name=label.column, role="label")}
     table_order = [name for name in columns.column_names if name in with_label]
     rest = [name for name in with_label if name not in table_order]
-    return schema.model_copy(update={"columns": tuple(with_label[name] for name in table_order + rest)})
+    return Schema(extra=schema.extra, columns=tuple(with_label[name] for name in table_order + rest))
+
+
+def _bare(schema: Schema) -> Schema:
+    """Roles and kinds alone: what values a field has is for the records to say that the model is fitted on.
+
+    A category known from a calibration record only would look less odd there than any fresh one ever will.
+    """
+    kept = {"name", "role", "kind", "nullable", "note"}
+    columns = (column.model_dump(include=kept & column.model_fields_set) for column in schema.columns)
+    return Schema(extra=schema.extra, columns=tuple(Column(**column) for column in columns))
 
 
 def _times(columns: pa.Table, schema: Schema) -> NDArray[np.float64] | None:

@@ -42,24 +42,35 @@ class LatentUse:
         return asdict(self)
 
 
+def latents_in_use(vae: VAE, batch: Batch, rng: np.random.Generator) -> list[int]:
+    """Which latents say different things of different records, judged on up to 2,000 of them."""
+    mean, _ = _posterior(vae, batch, rng)
+    return [int(at) for at in np.flatnonzero(mean.var(axis=0) > _ACTIVE)]
+
+
 def latent_use(vae: VAE, batch: Batch, rng: np.random.Generator) -> LatentUse:
     """Diagnoses the latents on up to 2,000 records.
 
     Source of the estimate I = E[KL(q(z|x) ‖ p)] − KL(q(z) ‖ p): Hoffman & Johnson, ELBO surgery, 2016.
     """
-    rows = rng.permutation(len(batch))[:_N_RECORDS]
-    numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
-    with torch.no_grad():
-        shown = vae.observed(numbers, codes).float()
-        t, at_spike = vae.features(numbers)
-        mean, log_variance = (part.numpy() for part in vae.encode(t, at_spike, vae.one_hot(codes), shown))
-        kl = kl_to_standard_normal(torch.from_numpy(mean), torch.from_numpy(log_variance)).mean(dim=0).numpy()
+    mean, log_variance = _posterior(vae, batch, rng)
+    kl = kl_to_standard_normal(torch.from_numpy(mean), torch.from_numpy(log_variance)).mean(dim=0).numpy()
     return LatentUse(
         n_latents=vae.n_latents,
         n_active=int((mean.var(axis=0) > _ACTIVE).sum()),
         kl=tuple(round(float(value), 4) for value in kl),
         mutual_information=round(_mutual_information(mean, log_variance, rng), 3),
     )
+
+
+def _posterior(vae: VAE, batch: Batch, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and log-variance of q(z | x) for up to 2,000 records."""
+    rows = rng.permutation(len(batch))[:_N_RECORDS]
+    numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
+    with torch.no_grad():
+        t, at_spike = vae.features(numbers)
+        mean, log_variance = vae.encode(t, at_spike, vae.one_hot(codes), vae.observed(numbers, codes).float())
+    return mean.numpy(), log_variance.numpy()
 
 
 def _mutual_information(

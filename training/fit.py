@@ -2,6 +2,7 @@
 
 import io
 import math
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,9 +234,9 @@ def _resume(
     if checkpoint is None or not checkpoint.path.exists():
         return 0
     try:
-        with np.load(checkpoint.path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(checkpoint.path.read_bytes()), allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TableError(f"{checkpoint.path}: is not a checkpoint of a fit; remove it to start anew") from error
     if str(arrays.get("fingerprint")) != checkpoint.fingerprint:
         raise TableError(

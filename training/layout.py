@@ -16,7 +16,6 @@ FURTHEST = 1e30  # |u| is clipped here, in double, before float32 takes over
 # Below this share of a unit of spread no numeric field is believed to be predictable: scores must agree
 # between batches and processors, and float32 noise is divided by the scale.
 MIN_SCALE = 1e-2
-_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,9 @@ def lay_out(schema: Schema, batch: Batch) -> Layout:
         present.append(beside if beside.size else np.zeros(1))
     location = np.array([np.median(values) for values in present])
     scale = np.array([_robust_spread(values) for values in present])
-    bent = [bend(np.clip((v - m) / s, -FURTHEST, FURTHEST)) for v, m, s in zip(present, location, scale, strict=True)]
+    with np.errstate(over="ignore"):  # what overflows is clipped
+        units = [np.clip((v - m) / s, -FURTHEST, FURTHEST) for v, m, s in zip(present, location, scale, strict=True)]
+    bent = [bend(u) for u in units]
     width = np.array([max(float(np.std(values)), 1e-3) for values in bent])
     steps = np.array([column.step or 0.0 for _, column in numeric])
     n_cyclic = 4 * sum(column.kind == "timestamp" for column in schema.numbers)
@@ -115,11 +116,14 @@ def bend(u: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _robust_spread(values: NDArray[np.float64]) -> float:
-    """A standard deviation that a few wild values do not move."""
-    low, high = np.quantile(values, [0.25, 0.75])
-    spread = float(high - low) / 1.349  # the interquartile range of a standard normal
-    if spread <= 0:
-        spread = float(np.std(np.clip(values, *np.quantile(values, [0.005, 0.995]))))
-    if spread <= 0:
-        spread = float(np.std(values)) or abs(float(values[0])) or 1.0
-    return min(max(spread, 1e-290), 1e290)
+    """A standard deviation that a few wild values do not move; positive, and small enough to be squared."""
+    tame = np.clip(values, -1e150, 1e150)
+    low, high, lowest, highest = np.quantile(tame, [0.25, 0.75, 0.005, 0.995])
+    candidates = [
+        float(high - low) / 1.349,  # the interquartile range of a standard normal
+        float(np.std(np.clip(tame, lowest, highest))),
+        float(np.std(tame)),
+        abs(float(tame[0])),
+        1.0,
+    ]
+    return next(spread for spread in candidates if spread > 1e-290)

@@ -24,7 +24,7 @@ from training.calibrate import calibrated, chosen_rate, combination_of, now
 from training.card import model_card
 from training.config import Config
 from training.data import Data, Label, file_digest, load, read_normal
-from training.evaluate import LatentUse, latent_use
+from training.evaluate import LatentUse, latent_use, latents_in_use
 from training.export import OPSET, check_parity, export
 from training.fit import Checkpoint, Progress, fit
 from training.layout import lay_out
@@ -98,6 +98,7 @@ def run(
     layout = lay_out(data.schema, fit_part)
     stage("fitting")
     fitted = fit(layout, fit_part, request.config, request.seed, progress, _checkpoint(request, data))
+    fitted.vae.in_use = latents_in_use(fitted.vae, fit_part, np.random.default_rng([request.seed, 3]))
     stage("exporting")
     onnx = export(fitted.vae, data.schema)
     parity = check_parity(fitted.vae, data.schema, onnx, fit_part, request.seed)

@@ -14,7 +14,7 @@ import pytest
 from nelbo.errors import SchemaError, TableError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema
-from nelbo.tables import CsvTable, ParquetTable, Table, open_table, read_batches, read_columns
+from nelbo.tables import CsvTable, ParquetTable, Table, labels, open_table, read_batches, read_columns
 
 
 def csv(folder: Path, text: str | bytes, name: str = "t.csv") -> Table:
@@ -385,3 +385,74 @@ def test_progress_of_text_counts_blocks(tmp_path: Path) -> None:
     assert len(seen) >= 3
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
+
+
+# --- labels and ignored columns ----------------------------------------------------------------------
+
+
+def labelled(folder: Path, kind: str, values: Sequence[object], name: str = "label") -> Table:
+    """A file with a field and a label."""
+    if kind == "parquet":
+        return parquet(folder, a=[1.0] * len(values), **{name: values})
+    if kind == "csv":
+        cells = ["" if value is None else str(value) for value in values]
+        return csv(folder, f"a,{name}\n" + "".join(f"1,{cell}\n" for cell in cells))
+    return csv(folder, "".join(json.dumps({"a": 1, name: value}) + "\n" for value in values), "t.ndjson")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+@pytest.mark.parametrize(
+    ("values", "normal"),
+    [(["ok", "bad", "ok", None], "ok"), ([0, 1, 0, None], "0"), ([False, True, False, None], "false")],
+)
+def test_label_says_normal_anomaly_or_neither(tmp_path: Path, kind: str, values: Sequence[object], normal: str) -> None:
+    found = labels(labelled(tmp_path, kind, values), "label", normal)
+    assert found.is_normal.tolist() == [True, False, True, False]
+    assert found.is_anomaly.tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+def test_label_that_is_normal_throughout_is_no_error_of_reading(tmp_path: Path, kind: str) -> None:
+    found = labels(labelled(tmp_path, kind, ["ok", "ok"]), "label", "ok")
+    assert (found.is_normal.tolist(), found.is_anomaly.tolist()) == ([True, True], [False, False])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+def test_label_column_and_value_that_are_not_there_are_refused_with_what_is(tmp_path: Path, kind: str) -> None:
+    table = labelled(tmp_path, kind, ["ok", "bad"])
+    with pytest.raises(SchemaError, match=r"expected a column 'fault', got only 'a', 'label'$"):
+        labels(table, "fault", "ok")
+    with pytest.raises(TableError, match=r"column 'label' holds no 'fine', only 'bad', 'ok'$"):
+        labels(table, "label", "fine")
+
+
+def test_label_without_any_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"column 'label' holds no 'ok', nor any other value$"):
+        labels(labelled(tmp_path, "ndjson", [None, None]), "label", "ok")
+
+
+@pytest.mark.parametrize("name", ['say "ok"', "two\nlines", "label"])
+def test_labels_of_lines_keep_the_positions_of_the_records(tmp_path: Path, name: str) -> None:
+    good, bad = json.dumps({"a": 1, name: "ok"}), json.dumps({"a": 2, name: "bad"})
+    table = csv(tmp_path, f"{good}\n\n{{broken\n[1]\n{bad}\n" + json.dumps({"a": 1}), "t.ndjson")
+    found = labels(table, name, "ok")
+    assert found.is_normal.tolist() == [True, False, False, False, False]
+    assert found.is_anomaly.tolist() == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+def test_ignored_column_may_be_there_although_the_schema_does_not_know_it(tmp_path: Path, kind: str) -> None:
+    table, decoder = labelled(tmp_path, kind, ["ok", "bad"]), RecordDecoder(fields(a="numeric"))
+    batch = only(list(read_batches(table, decoder, 100, ignored=("label", "a", "absent"))))
+    assert (texts(batch), batch.numbers.tolist(), list(batch.values)) == ([], [[1.0], [1.0]], ["a"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+def test_other_unknown_columns_stay_refused(tmp_path: Path, kind: str) -> None:
+    table, decoder = labelled(tmp_path, kind, ["ok", "bad"], name="colour"), RecordDecoder(fields(a="numeric"))
+    try:
+        found = texts(only(list(read_batches(table, decoder, 100, ignored=("label",)))))
+    except SchemaError as error:
+        found = [str(error)]
+    assert all("'colour'" in text for text in found)
+    assert found

@@ -42,11 +42,23 @@ class Client:
     def score(self, records: list[dict[str, Any]], query: str = "") -> httpx.Response:
         return self.post(f"/v1/models/pumps/score{query}", json={"records": records})
 
-    def counters(self) -> dict[tuple[str, ...], float]:
-        """Every sample of the service's own metrics: its name and its labels' values, in the labels' order."""
-        families = text_string_to_metric_families(self.get("/metrics").text)
-        samples = [sample for family in families for sample in family.samples if sample.name.startswith("nelbo_")]
-        return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+    def scrape(self) -> "Scrape":
+        return Scrape(self.get("/metrics").text)
+
+
+class Scrape:
+    """The service's own metrics as Prometheus would keep them."""
+
+    def __init__(self, text: str) -> None:
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        self.series = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for sample in samples
+            if sample.name.startswith("nelbo_")
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.series[name, frozenset(labels.items())]
 
 
 ClientFactory = Callable[..., Client]

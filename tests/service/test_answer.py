@@ -203,3 +203,15 @@ def test_a_rate_that_the_calibration_does_not_carry_is_refused_with_the_way_out(
 def test_a_wrong_query_names_its_parameter(query: str, detail: str, live: Live) -> None:
     found = answered(live, {"records": []}, query)
     assert (found["status"], found["errors"][0]["detail"]) == (422, detail)
+
+
+@pytest.mark.parametrize("value", [b"0", b"{}", b"[]", b'","', b"[0,0]"])
+@pytest.mark.parametrize("form", [b'{"records":[%s]}', b'{"columns":{"pressure":[%s]}}', b'{"other":[%s]}', b"[%s]"])
+def test_a_flood_of_values_is_refused_before_anything_is_built_from_it(form: bytes, value: bytes, live: Live) -> None:
+    found, tally = post(live, form % b",".join([value] * 2000))
+    assert (found.status, tally.rejected) == (413, "too-many-records")
+
+
+def test_commas_within_strings_are_no_values(live: Live) -> None:
+    found, _ = post(live, {"records": [odd_record(serial='a,\\",b' * 1000)]})
+    assert found.status == 200

@@ -32,7 +32,7 @@ def test_every_model_of_the_store_is_loaded(tmp_path: Path) -> None:
 
 
 def test_nothing_is_ready_before_a_load(tmp_path: Path) -> None:
-    assert Live(Store(tmp_path)).problems() == [f"no model has been loaded from {tmp_path} yet"]
+    assert Live(Store(tmp_path)).problems() == [f"the models in {tmp_path} are not known yet"]
 
 
 def test_an_empty_store_is_not_ready(tmp_path: Path) -> None:

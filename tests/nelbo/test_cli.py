@@ -1,0 +1,379 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, requires
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nelbo import cli
+from nelbo.errors import NelboError
+from tests.bundles import VERSION, normal_records, odd_record, write_tiny_bundle
+
+Run = Callable[..., tuple[int, str, str]]
+N_NORMAL = 30
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_bundle(folder)
+    return folder
+
+
+@pytest.fixture
+def run(models: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    """Runs a command in this process: its exit code, its stdout, its stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nelbo", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        sys.stdout.flush()
+        captured = capfdbinary.readouterr()
+        return code, captured.out.decode(), captured.err.decode()
+
+    return run
+
+
+def ndjson(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def table(folder: Path, kind: str = "ndjson", **extra: Any) -> Path:
+    """A file of normal pumps and two odd ones, with further columns if wanted."""
+    records = [*normal_records(N_NORMAL, seed=6), odd_record(), odd_record(valve="ajar")]
+    for name, values in extra.items():
+        for record, value in zip(records, values, strict=True):
+            record[name] = value
+    path = folder / f"pumps.{kind}"
+    if kind == "ndjson":
+        return ndjson(path, records)
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    if kind == "parquet":
+        pq.write_table(pa.table({name: [record.get(name) for record in records] for name in columns}), path)
+        return path
+    with path.open("w", newline="") as file:
+        rows = csv.DictWriter(file, columns)
+        rows.writeheader()
+        rows.writerows(records)
+    return path
+
+
+# --- help and usage ----------------------------------------------------------------------------------
+
+
+def test_nelbo_alone_shows_its_commands(run: Run) -> None:
+    for arguments, expected in (([], 2), (["--help"], 0)):
+        code, out, err = run(*arguments)
+        assert code == expected
+        assert [
+            name for name in ("schema", "fit", "calibrate", "verify", "score", "evaluate", "serve") if name in out + err
+        ]
+
+
+@pytest.mark.parametrize("command", ["schema", "fit", "calibrate", "verify", "score", "evaluate", "serve"])
+def test_every_command_has_help_for_each_of_its_options(run: Run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    options = [line for line in out.splitlines() if line.lstrip("│ *").startswith("--")]
+    assert options
+    for line in options:
+        assert len(line.strip("│ ").split("  ")) > 1, line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nosuch"],
+        ["score"],
+        ["score", "pumps", "t.csv", "--rate", "abc"],
+        ["verify", "--nosuch"],
+        ["evaluate", "a", "b"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_no_traceback(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert "Error" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["verify", "fans"], "nelbo: no model 'fans' in {models}; there: pumps"),
+        (["score", "pumps", "none.csv"], "nelbo: none.csv: cannot be read: No such file or directory"),
+        (["score", "pumps", "none.xls"], "nelbo: none.xls: expected a file that ends in"),
+        (["score", "pumps@1", "none.csv"], "nelbo: model 'pumps' in {models} has no version '1'; there: " + VERSION),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exits_with_2(
+    run: Run, models: Path, arguments: list[str], sentence: str
+) -> None:
+    code, out, err = run(*arguments, "--models", models)
+    assert (code, out) == (2, "")
+    assert err.startswith(sentence.format(models=models))
+    assert len(err.splitlines()) == 1
+
+
+def test_command_runs_from_a_shell(models: Path) -> None:
+    nelbo = Path(sys.executable).with_name("nelbo")
+    done = subprocess.run([nelbo, "verify", "pumps", "--models", models], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"pumps@{VERSION}: 6 files and 4 golden records as exported\n"
+
+
+# --- verify ------------------------------------------------------------------------------------------
+
+
+def test_verify_prints_json_for_programs(run: Run, models: Path) -> None:
+    code, out, err = run("verify", "pumps", "--models", models, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert list(found) == ["bundle", "ok", "model", "version", "digest"]
+    assert (found["ok"], found["model"], found["version"]) == (True, "pumps", VERSION)
+
+
+def test_verify_of_a_damaged_bundle_is_a_finding(run: Run, models: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(models / "pumps" / VERSION, tmp_path / "bundle")
+    (folder / "score.onnx").write_bytes(b"")
+    detail = (
+        f"bundle 'pumps@{VERSION}': score.onnx does not match its digest in the manifest; it was changed after export"
+    )
+    assert run("verify", folder) == (1, "", f"nelbo: {detail}\n")
+    code, out, err = run("verify", folder, "--json")
+    assert (code, err, json.loads(out)) == (1, "", {"bundle": str(folder), "ok": False, "detail": detail})
+
+
+# --- score -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+def test_score_writes_a_result_a_record_to_stdout(run: Run, models: Path, tmp_path: Path, kind: str) -> None:
+    code, out, err = run("score", "pumps", table(tmp_path, kind), "--models", models)
+    results = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [result["index"] for result in results] == list(range(N_NORMAL + 2))
+    assert [result["flagged"] for result in results[-2:]] == [True, True]
+    assert results[-1]["unseen"] == ["valve"]
+    n_flagged = sum(result["flagged"] for result in results)
+    assert err.endswith(f": {n_flagged} flagged, 0 could not be scored\n")
+
+
+def test_same_records_score_the_same_from_every_kind_of_file(run: Run, models: Path, tmp_path: Path) -> None:
+    scores = []
+    for kind in ("csv", "parquet", "ndjson"):
+        _, out, _ = run("score", "pumps", table(tmp_path, kind), "--models", models)
+        scores.append([json.loads(line)["score"]["value"] for line in out.splitlines()])
+    assert scores[0] == scores[1] == scores[2]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "ndjson"])
+def test_score_writes_a_file_and_counts_on_stdout(run: Run, models: Path, tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"out.{suffix}"
+    code, out, _ = run("score", "pumps", table(tmp_path), "-o", output, "--models", models, "--json")
+    assert code == 0
+    counts = json.loads(out)
+    assert (counts["model"], counts["version"], counts["n"], counts["n_faulty"]) == ("pumps", VERSION, N_NORMAL + 2, 0)
+    n_lines = len(pq.read_table(output)) if suffix == "parquet" else len(output.read_text().splitlines())
+    assert n_lines == N_NORMAL + 2 + (suffix == "csv")
+
+
+def test_faulty_records_are_a_finding_and_stand_among_the_results(run: Run, models: Path, tmp_path: Path) -> None:
+    path = ndjson(tmp_path / "t.ndjson", [odd_record(rpm="fast"), *normal_records(2)])
+    code, out, err = run("score", "pumps", path, "--models", models)
+    assert code == 1
+    assert [list(json.loads(line))[2] for line in out.splitlines()] == ["error", "flagged", "flagged"]
+    assert err.endswith("1 could not be scored\n")
+    assert run("score", "pumps", path, "-o", tmp_path / "out.csv", "--models", models)[0] == 1
+    assert (tmp_path / "out.csv").exists()
+
+
+def test_explain_gives_contributions_of_every_record(run: Run, models: Path, tmp_path: Path) -> None:
+    _, out, _ = run("score", "pumps", table(tmp_path), "--models", models, "--explain")
+    assert all(len(json.loads(line)["contributions"]) == 5 for line in out.splitlines())
+
+
+def test_rate_that_the_bundle_does_not_carry_is_refused_and_nothing_is_written(
+    run: Run, models: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.csv"
+    code, out, err = run("score", "pumps", table(tmp_path), "-o", output, "--models", models, "--rate", "0.001")
+    assert (code, out, output.exists()) == (2, "", False)
+    assert err == (
+        "nelbo: false-alarm rate 0.001 needs at least 999 calibration records, "
+        "this bundle has 199; its smallest rate is 0.005\n"
+    )
+
+
+def test_unknown_column_is_refused_by_name(run: Run, models: Path, tmp_path: Path) -> None:
+    path = table(tmp_path, "csv", colour=["red"] * (N_NORMAL + 2))
+    code, _, err = run("score", "pumps", path, "--models", models)
+    assert code == 2
+    assert err == (
+        f"nelbo: {path}: expected the columns of pumps@{VERSION}, got another one, 'colour'; "
+        'drop it, or set "extra": "ignore" in the schema\n'
+    )
+
+
+def test_reader_that_has_seen_enough_gets_no_traceback(models: Path, tmp_path: Path) -> None:
+    path = ndjson(tmp_path / "t.ndjson", normal_records(20_000))
+    nelbo = Path(sys.executable).with_name("nelbo")
+    with subprocess.Popen(
+        [nelbo, "score", "pumps", path, "--models", models], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_full_disk_is_one_sentence(models: Path, tmp_path: Path) -> None:
+    nelbo = Path(sys.executable).with_name("nelbo")
+    path = ndjson(tmp_path / "t.ndjson", normal_records(1_000))
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [nelbo, "score", "pumps", path, "--models", models], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr.decode()) == (2, "nelbo: output: No space left on device\n")
+
+
+# --- evaluate ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+@pytest.mark.parametrize("label", ["failed", "verdict"])
+def test_evaluate_measures_against_a_label_that_the_schema_knows_or_not(
+    run: Run, models: Path, tmp_path: Path, kind: str, label: str
+) -> None:
+    path = table(tmp_path, kind, **{label: ["no"] * N_NORMAL + ["yes", "melted"]})
+    code, out, _ = run("evaluate", "pumps", path, "--label", label, "--normal", "no", "--models", models, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["n"], found["n_anomalies"], found["rate"]) == (N_NORMAL + 2, 2, 0.05)
+    assert list(found["statistics"]) == ["score", "elbo", "reconstruction_error"]
+    score = found["statistics"]["score"]
+    assert list(score) == ["auroc", "average_precision", "f1", "realised_rate", "power"]
+    assert (score["auroc"], score["power"]) == (1.0, 1.0)
+
+
+def test_evaluate_prints_a_table_for_people(run: Run, models: Path, tmp_path: Path) -> None:
+    path = table(tmp_path, failed=[False] * N_NORMAL + [True, True])
+    code, out, _ = run("evaluate", "pumps", path, "--label", "failed", "--normal", "false", "--models", models)
+    assert code == 0
+    assert out.startswith(f"pumps@{VERSION}: {N_NORMAL + 2} records, 2 anomalies")
+    assert "reconstruction_error" in out
+
+
+def test_records_without_a_label_and_faulty_ones_are_left_out_and_counted(
+    run: Run, models: Path, tmp_path: Path
+) -> None:
+    records = [{**record, "failed": 0} for record in normal_records(5)]
+    records += [odd_record(failed=1), odd_record(failed=None), odd_record(), odd_record(rpm="x", failed=1)]
+    path = ndjson(tmp_path / "t.ndjson", records)
+    code, out, err = run("evaluate", "pumps", path, "--label", "failed", "--normal", "0", "--models", models, "--json")
+    assert (code, json.loads(out)["n"], json.loads(out)["n_anomalies"]) == (1, 6, 1)
+    assert err.endswith("2 records have no label and are left out\n1 records could not be scored and are left out\n")
+
+
+@pytest.mark.parametrize(
+    ("label", "normal", "detail"),
+    [
+        ("fault", "0", "expected a column 'fault', got only 'serial', 'pressure', 'in/out [l/s]', 'rpm', 'valve', "),
+        ("failed", "no", "column 'failed' holds no 'no', only '0', '1'"),
+        ("pressure", "x", "column 'pressure' holds no 'x', only "),
+    ],
+)
+def test_label_that_is_not_there_is_refused_with_what_is(
+    run: Run, models: Path, tmp_path: Path, label: str, normal: str, detail: str
+) -> None:
+    for kind in ("csv", "parquet", "ndjson"):
+        path = table(tmp_path, kind, failed=[0] * N_NORMAL + [1, 1])
+        code, out, err = run("evaluate", "pumps", path, "--label", label, "--normal", normal, "--models", models)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"nelbo: {path}: {detail}")
+        assert len(err.splitlines()) == 1
+
+
+def test_labels_of_one_kind_are_refused(run: Run, models: Path, tmp_path: Path) -> None:
+    path = table(tmp_path, failed=[0] * (N_NORMAL + 2))
+    code, _, err = run("evaluate", "pumps", path, "--label", "failed", "--normal", "0", "--models", models)
+    assert code == 2
+    assert err == (
+        f"nelbo: an evaluation needs normal records and anomalies; all {N_NORMAL + 2} records are normal records\n"
+    )
+
+
+# --- what is missing, and what is our own mistake ----------------------------------------------------
+
+
+def guarded(monkeypatch: pytest.MonkeyPatch, module: str, missing: str) -> Callable[..., None]:
+    """The command `fit` of a module whose import of a library fails."""
+
+    def command() -> None:
+        raise ModuleNotFoundError(f"No module named '{missing}'", name=missing)
+
+    monkeypatch.setattr(EntryPoint, "load", lambda _: command)
+    return cli._command(EntryPoint("fit", f"{module}.cli:fit", "nelbo.commands"))
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("training", "torch", "training"),
+        ("training", "pyarrow.parquet", "training"),
+        ("service", "fastapi", "service"),
+        ("nelbo", "pyarrow", "files"),
+        ("nelbo", "sklearn.metrics", "files"),
+    ],
+)
+def test_missing_library_is_named_by_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, module: str, missing: str, extra: str
+) -> None:
+    with pytest.raises(NelboError) as info:
+        guarded(monkeypatch, module, missing)()
+    assert str(info.value) == f"nelbo fit needs the {extra} extra: pip install 'nelbo[{extra}]'"
+
+
+@pytest.mark.parametrize("missing", ["training.pipline", "nelbo.score", "nmupy", "torchvision"])
+def test_misspelt_import_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        guarded(monkeypatch, "training", missing)()
+
+
+def test_libraries_of_the_extras_are_those_that_are_declared() -> None:
+    imported_as = {"scikit-learn": "sklearn", "prometheus-client": "prometheus_client"}
+    for extra, libraries in cli._BROUGHT_BY.items():
+        declared = {
+            requirement.split(">")[0].split(";")[0].split("[")[0].strip()
+            for requirement in requires("nelbo") or []
+            if f"extra == '{extra}'" in requirement
+        } - {"nelbo"}
+        names = {imported_as.get(name, name.replace("-", "_")) for name in declared}
+        # Starlette comes with FastAPI; the training extra takes in the one for files.
+        assert names <= libraries
+        assert libraries - names <= {"starlette", "pyarrow", "sklearn"}
+
+
+def test_own_mistake_shows_its_traceback_and_exits_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("amount")
+
+    monkeypatch.setattr(cli, "_app", lambda: broken)
+    code, out, err = run("verify")
+    assert (code, out) == (3, "")
+    assert "KeyError: 'amount'" in err
+    assert err.endswith("nelbo: this is a mistake of nelbo's own; please report it with the lines above\n")

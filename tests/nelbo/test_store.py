@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from nelbo.errors import StoreError
+from nelbo.store import Store, find_bundle
+
+OLD, NEW = "20260101T000000Z-aaaa", "20260201T000000Z-bbbb"
+
+
+def store(root: Path, *references: str) -> Store:
+    """A store with bundles of which nothing but the manifest is there."""
+    for reference in references:
+        folder = root / reference.replace("@", "/")
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").touch()
+    return Store(root)
+
+
+def test_names_and_versions_leave_out_what_is_unfinished_or_no_model(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{NEW}", f"pumps@{OLD}", "Not-A-Name@1", f"pumps@.partial-{NEW}")
+    (tmp_path / "pumps" / "20260301T000000Z-cccc").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "README.md").touch()
+    assert models.names() == ["pumps"]
+    assert models.versions("pumps") == [OLD, NEW]
+
+
+@pytest.mark.parametrize("name", ["..", "", "pumps/..", "."])
+def test_name_that_is_none_has_no_versions(tmp_path: Path, name: str) -> None:
+    assert store(tmp_path / "models", f"pumps@{OLD}").versions(name) == []
+
+
+def test_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert Store(tmp_path / "none").names() == []
+
+
+def test_newest_version_is_meant_where_no_alias_says_otherwise(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@{NEW}")
+    assert models.find("pumps").name == NEW
+    assert models.live("pumps").name == NEW
+    models.promote("pumps", OLD)
+    assert models.find("pumps").name == OLD
+    assert models.live("pumps").name == OLD
+    assert models.find(f"pumps@{NEW}").name == NEW
+
+
+def test_promote_remembers_what_was_live(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@{NEW}")
+    models.promote("pumps", OLD)
+    models.promote("pumps", NEW)
+    models.promote("pumps", NEW)
+    assert models.aliases("pumps") == {"live": NEW, "previous": OLD}
+    assert models.find("pumps@previous").name == OLD
+
+
+def test_promoted_alias_becomes_the_version_it_names(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@{NEW}")
+    models.promote("pumps", OLD)
+    models.promote("pumps", NEW)
+    models.promote("pumps", "previous")
+    assert models.aliases("pumps") == {"live": OLD, "previous": NEW}
+
+
+def test_unknown_model_and_version_are_refused_with_what_there_is(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"fans@{NEW}")
+    with pytest.raises(StoreError) as info:
+        models.find("pump")
+    assert str(info.value) == f"no model 'pump' in {tmp_path}; there: fans, pumps"
+    models.promote("pumps", OLD)
+    with pytest.raises(StoreError) as info:
+        models.promote("pumps", NEW)
+    assert str(info.value) == f"model 'pumps' in {tmp_path} has no version '{NEW}'; there: {OLD}; aliases: live"
+    with pytest.raises(StoreError, match=r"; there: none$"):
+        Store(tmp_path / "none").live("pumps")
+
+
+def test_alias_that_points_nowhere_is_refused(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}")
+    (tmp_path / "pumps" / "aliases.json").write_text(json.dumps({"live": NEW}))
+    with pytest.raises(StoreError, match=f"has no version '{NEW}'"):
+        models.live("pumps")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"live": 1}', "{"])
+def test_aliases_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
+    models = store(tmp_path, f"pumps@{OLD}")
+    (tmp_path / "pumps" / "aliases.json").write_text(text)
+    with pytest.raises(StoreError, match=r"aliases\.json: cannot be read: "):
+        models.find("pumps")
+
+
+def test_bundle_is_a_folder_a_models_folder_or_a_name_in_the_store(tmp_path: Path) -> None:
+    store(tmp_path, f"pumps@{OLD}", f"pumps@{NEW}")
+    assert find_bundle(str(tmp_path / "pumps" / OLD), Path("nowhere")) == tmp_path / "pumps" / OLD
+    assert find_bundle(str(tmp_path / "pumps"), Path("nowhere")) == tmp_path / "pumps" / NEW
+    assert find_bundle(f"pumps@{OLD}", tmp_path) == tmp_path / "pumps" / OLD
+
+
+def test_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"/No: no bundle there: manifest\.json is missing$"):
+        find_bundle(str(tmp_path / "No"), tmp_path)

@@ -1,0 +1,162 @@
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from nelbo.bundle import Bundle, read_bundle
+from nelbo.errors import TableError
+from nelbo.results import results
+from nelbo.schema import Column, Schema
+from nelbo.scoring import Scored, Scorer
+from nelbo.writing import rows_of, writer
+from tests.bundles import PUMPS, normal_records, odd_record, write_tiny_bundle
+
+RECORDS = [*normal_records(3, seed=2), odd_record(rpm="fast"), odd_record(rpm=None, valve="ajar")]
+COLUMNS = [
+    *("index", "serial", "flagged", "p_value", "score", "score_p_value", "elbo", "elbo_p_value"),
+    *("reconstruction_error", "reconstruction_error_p_value", "kl", "top_field_1", "top_field_2", "top_field_3"),
+    *("missing", "unseen", "error"),
+]
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return read_bundle(write_tiny_bundle(tmp_path_factory.mktemp("models")))
+
+
+def with_ids(bundle: Bundle, *names: str) -> Scorer:
+    ids = tuple(Column(name=name, role="id") for name in names)
+    return Scorer(replace(bundle, schema=Schema(columns=(*ids, *PUMPS.columns[1:]))))
+
+
+def scored_by(scorer: Scorer, records: list[dict[str, Any]] = RECORDS) -> Scored:
+    return scorer.score(scorer.decoder.objects(records))
+
+
+def write(path: Path, scorer: Scorer, *batches: list[dict[str, Any]]) -> None:
+    with writer(path, io.BytesIO(), scorer, "flagged") as put:
+        for records in batches or (RECORDS,):
+            put(scored_by(scorer, records))
+
+
+def write_and_fail(path: Path, scorer: Scorer) -> None:
+    with writer(path, io.BytesIO(), scorer, "none") as put:
+        put(scored_by(scorer))
+        raise ZeroDivisionError
+
+
+def test_lines_are_the_results(bundle: Bundle, tmp_path: Path) -> None:
+    scorer = Scorer(bundle)
+    write(tmp_path / "out.ndjson", scorer)
+    lines = [json.loads(line) for line in (tmp_path / "out.ndjson").read_bytes().splitlines()]
+    assert len(lines) == len(results(scorer, scored_by(scorer)))
+    assert [line["index"] for line in lines] == [0, 1, 2, 3, 4]
+    assert "error" in lines[3]
+
+
+def test_lines_go_to_standard_output_where_no_file_is_named(bundle: Bundle) -> None:
+    scorer, output = Scorer(bundle), io.BytesIO()
+    with writer(None, output, scorer, "none") as put:
+        put(scored_by(scorer))
+        put(scored_by(scorer, RECORDS[:1]))
+    assert [json.loads(line)["index"] for line in output.getvalue().splitlines()] == [0, 1, 2, 3, 4, 0]
+
+
+def test_csv_and_parquet_hold_the_same_table(bundle: Bundle, tmp_path: Path) -> None:
+    scorer = Scorer(bundle)
+    write(tmp_path / "out.csv", scorer, RECORDS, RECORDS[:2])
+    write(tmp_path / "out.parquet", scorer, RECORDS, RECORDS[:2])
+    with (tmp_path / "out.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert header == table.column_names == COLUMNS
+    assert rows == [["" if v is None else str(v) for v in row.values()] for row in table.to_pylist()]
+
+
+def test_table_says_of_each_record_what_the_results_say(bundle: Bundle) -> None:
+    scorer = Scorer(bundle)
+    scored = scored_by(scorer)
+    *_, faulty, odd = rows_of(scorer, scored).to_pylist()
+    assert (odd["index"], odd["serial"], odd["flagged"]) == (4, "P-odd", True)
+    assert (odd["missing"], odd["unseen"], odd["error"]) == ("rpm", "valve", None)
+    assert {odd["top_field_1"], odd["top_field_2"]} == {"pressure", "in/out [l/s]"}
+    assert odd["elbo"] == pytest.approx(-odd["reconstruction_error"] - odd["kl"], rel=1e-12)
+    assert faulty["error"] == "record 3, field 'rpm': expected a number, got 'fast'"
+    assert {name for name, value in faulty.items() if value is not None} == {"index", "error"}
+
+
+def test_batch_of_faulty_records_alone_is_a_table_of_errors(bundle: Bundle, tmp_path: Path) -> None:
+    scorer = Scorer(bundle)
+    for name in ("out.parquet", "out.csv", "out.ndjson"):
+        write(tmp_path / name, scorer, [odd_record(rpm="x"), odd_record(rpm="y")], [])
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["error"][:22] for row in rows] == ["record 0, field 'rpm':", "record 1, field 'rpm':"]
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+
+
+def test_several_ids_have_a_column_each(bundle: Bundle) -> None:
+    scorer = with_ids(bundle, "plant", "number")
+    records = [{**RECORDS[0], "plant": "A", "number": 7}, {**RECORDS[1], "number": None}, RECORDS[2]]
+    records = [{k: v for k, v in record.items() if k != "serial"} for record in records]
+    table = rows_of(scorer, scored_by(scorer, records))
+    assert table.column_names[:4] == ["index", "plant", "number", "flagged"]
+    assert table["plant"].to_pylist() == ["A", None, None]
+    assert table["number"].to_pylist() == ["7", None, None]
+
+
+def test_id_that_is_no_text_is_written_as_json(bundle: Bundle) -> None:
+    records = [{**RECORDS[0], "serial": value} for value in (7, True, 1.5, "7", None)]
+    table = rows_of(Scorer(bundle), scored_by(Scorer(bundle), records))
+    assert table["serial"].to_pylist() == ["7", "true", "1.5", "7", None]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_id_named_like_a_result_gives_way(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
+    scorer = with_ids(bundle, "score")
+    records = [{k: v for k, v in RECORDS[0].items() if k != "serial"} | {"score": "mine"}]
+    write(tmp_path / f"out.{suffix}", scorer, records)
+    assert rows_of(scorer, scored_by(scorer, records)).column_names == [name for name in COLUMNS if name != "serial"]
+
+
+@pytest.mark.parametrize("name", ["out.ndjson", "out.jsonl", "out.csv", "out.parquet"])
+def test_failure_leaves_no_file_and_keeps_the_one_that_was(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    scorer = Scorer(bundle)
+    for before in ([], [name]):
+        with pytest.raises(ZeroDivisionError):
+            write_and_fail(tmp_path / name, scorer)
+        assert [path.name for path in tmp_path.iterdir()] == before
+        (tmp_path / name).write_text("earlier")
+    assert (tmp_path / name).read_text() == "earlier"
+
+
+def test_file_appears_when_the_last_batch_is_written(bundle: Bundle, tmp_path: Path) -> None:
+    scorer = Scorer(bundle)
+    with writer(tmp_path / "out.csv", io.BytesIO(), scorer, "none") as put:
+        put(scored_by(scorer))
+        assert not (tmp_path / "out.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_other_suffix_is_refused_with_those_that_are_known(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(TableError) as info:
+        write(tmp_path / "out.xlsx", Scorer(bundle))
+    assert str(info.value) == f"{tmp_path}/out.xlsx: expected a name that ends in .ndjson, .jsonl, .csv, .parquet"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "ndjson"])
+def test_folder_that_is_not_there_is_refused(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "none" / f"out.{suffix}"
+    with pytest.raises(TableError, match=rf"out\.{suffix}: cannot be written: .*No such file or directory"):
+        write(path, Scorer(bundle))
+
+
+def test_top_fields_are_three_different_ones(bundle: Bundle) -> None:
+    table = rows_of(Scorer(bundle), scored_by(Scorer(bundle), RECORDS[:1]))
+    top = [table[f"top_field_{i}"][0].as_py() for i in (1, 2, 3)]
+    assert len(set(top)) == 3
+    assert set(top) <= {field.name for field in PUMPS.fields}

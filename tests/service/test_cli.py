@@ -1,0 +1,63 @@
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.bundles import write_tiny_bundle
+
+ROOT = Path(__file__).parents[2]
+SERVE = [sys.executable, "-c", "import typer; from service.cli import serve; typer.run(serve)"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def serve(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [*SERVE, *options]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_serving_an_empty_folder_says_what_to_do_and_ends_with_2(tmp_path: Path) -> None:
+    found = serve("--models", str(tmp_path))
+    assert (found.returncode, found.stderr) == (
+        2,
+        f"no model in {tmp_path}; fit one with: nelbo fit TABLE --name NAME --models {tmp_path}\n",
+    )
+
+
+def test_wrong_options_are_all_listed_at_once() -> None:
+    found = serve("--port", "70000", "--log-level", "loud")
+    assert found.returncode == 2
+    assert found.stderr.splitlines() == [
+        "NELBO_PORT: expected a whole number from 0 to 65535, got '70000'",
+        "NELBO_LOG_LEVEL: expected one of debug, info, warning, error, got 'loud'",
+    ]
+
+
+def test_a_damaged_model_is_told_before_it_is_served(tmp_path: Path) -> None:
+    (write_tiny_bundle(tmp_path) / "score.onnx").unlink()
+    found = serve("--models", str(tmp_path), "--host", "192.0.2.1")
+    assert "  nothing yet: bundle " in found.stderr
+    assert "score.onnx is missing" in found.stderr
+
+
+def test_the_request_that_serve_prints_is_answered(models: Path) -> None:
+    command = [*SERVE, "--models", str(models), "--port", "0"]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        greeting = "".join(iter(process.stderr.readline, "\n"))
+        port = json.loads(process.stderr.readline())["port"]
+        process.stderr.readline()  # the model is loaded
+        curl = shlex.split(greeting.splitlines()[-1])
+        path, header, body = curl[1].removeprefix("http://127.0.0.1:0"), curl[3], curl[5]
+        name, _, value = header.partition(": ")
+        found = httpx.post(f"http://127.0.0.1:{port}{path}?strict=true", content=body, headers={name: value})
+        process.send_signal(signal.SIGTERM)
+    assert (found.status_code, process.returncode) == (200, 0)
+    assert greeting.startswith(f"Serving pumps from {models} at http://127.0.0.1:0 (stop with Ctrl-C)\n")

@@ -1,0 +1,173 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.bundles import odd_record
+from tests.service.conftest import Scrape
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ["torch", "scipy", "pyarrow", "typer", "rich", "sklearn", "pandas", "onnx"]
+Start = Callable[..., tuple[subprocess.Popen[str], int]]
+
+
+def environment(**settings: object) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)} | {f"NELBO_{name}": str(value) for name, value in settings.items()}
+
+
+def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment(**settings), capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def start(models: Path) -> Iterator[Start]:
+    """Starts the service on a free port and waits until it listens; what is left over is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def started(**settings: object) -> tuple[subprocess.Popen[str], int]:
+        env = environment(**{"MODELS": models, "PORT": 0, **settings})
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=env, stderr=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stderr is not None
+        return process, int(json.loads(process.stderr.readline())["port"])
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def ask(port: int, path: str, body: object = None) -> Any:
+    """The decoded answer; asks again while the models are still being loaded."""
+    for _ in range(300):
+        found = httpx.request("POST" if body else "GET", f"http://127.0.0.1:{port}{path}", json=body, timeout=10)
+        if found.status_code != 503:
+            return found.raise_for_status().json()
+        time.sleep(0.1)
+    raise AssertionError("the service did not become ready in 30 s")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_process_answers_and_leaves_with_0_when_it_is_told_to(stop: signal.Signals, start: Start) -> None:
+    process, port = start()
+    assert ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})["results"][0]["flagged"] is True
+    process.send_signal(stop)
+    _, log = process.communicate(timeout=30)
+    events = [json.loads(line)["event"] for line in log.splitlines()]
+    assert (process.returncode, events) == (0, ["model loaded", "stopped"])
+
+
+def test_the_process_holds_nothing_that_only_training_needs(start: Start) -> None:
+    process, port = start()
+    ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})
+    mapped = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "onnxruntime" in mapped
+    assert not any(f"/site-packages/{name}/" in mapped for name in ("torch", "pyarrow", "sklearn", "pandas"))
+
+
+def test_importing_the_service_imports_nothing_heavy() -> None:
+    code = "import sys, service.app, service.__main__; print([name for name in sys.argv[1:] if name in sys.modules])"
+    found = run("-c", code, *HEAVY)
+    assert (found.stdout, found.stderr) == ("[]\n", "")
+
+
+def test_wrong_settings_are_told_in_plain_words_and_end_with_2() -> None:
+    found = run("-m", "service", PORT="http", MAX_RECORDS=0)
+    assert found.returncode == 2
+    assert found.stderr.splitlines() == [
+        "NELBO_PORT: expected a whole number from 0 to 65535, got 'http'",
+        "NELBO_MAX_RECORDS: expected a whole number, at least 1, got '0'",
+    ]
+
+
+def test_a_port_in_use_is_told_in_a_sentence_and_ends_with_2(models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = run("-m", "service", MODELS=models, PORT=port)
+    assert (found.returncode, found.stderr) == (
+        2,
+        f"cannot listen on 127.0.0.1 port {port}: Address already in use; NELBO_HOST and NELBO_PORT change it\n",
+    )
+
+
+def test_a_host_that_is_not_ours_is_told_in_a_sentence(models: Path) -> None:
+    found = run("-m", "service", MODELS=models, HOST="192.0.2.1", PORT=0)
+    assert found.returncode == 2
+    assert found.stderr.startswith("cannot listen on 192.0.2.1 port 0: ")
+
+
+def raw(port: int, *parts: bytes) -> bytes:
+    """What comes back for bytes on the wire, until the service closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for part in parts:
+            connection.sendall(part)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+HEAD = b"POST /v1/models/pumps/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_sent(start: Start) -> None:
+    _, port = start()
+    found = raw(port, HEAD + b"content-length: 99000000000\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 413 ")
+    assert b'"detail":"expected a body of at most 16777216 bytes, got 99000000000"' in found
+
+
+def test_a_chunked_body_is_cut_off_at_the_limit(start: Start) -> None:
+    _, port = start(MAX_BODY_BYTES=100)
+    found = raw(
+        port, HEAD + b"transfer-encoding: chunked\r\n\r\n", b"40\r\n" + b" " * 64 + b"\r\n", b"40\r\n" + b" " * 64
+    )
+    assert found.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in found.lower()
+
+
+def test_bytes_that_are_no_http_get_a_400(start: Start) -> None:
+    _, port = start()
+    assert raw(port, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})["results"][0]["flagged"] is True
+
+
+def test_the_service_starts_without_a_model_and_says_that_it_is_not_ready(start: Start, tmp_path: Path) -> None:
+    _, port = start(MODELS=tmp_path)
+    found = httpx.get(f"http://127.0.0.1:{port}/healthz/ready")
+    assert found.status_code == 503
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz/live").text == "alive\n"
+
+
+def test_a_strange_host_or_path_is_no_failure_of_ours(start: Start) -> None:
+    _, port = start()
+    ask(port, "/v1/models/pumps")
+    end = b"connection: close\r\n\r\n"
+    assert raw(port, b"GET /healthz/live?a HTTP/1.1\r\nhost: [::\r\n" + end).startswith(b"HTTP/1.1 200 ")
+    assert raw(port, b"GET /v1/models/%ff%00 HTTP/1.1\r\nhost: x\r\n" + end).startswith(b"HTTP/1.1 404 ")
+    assert raw(port, b"GET /v1/\xff HTTP/1.1\r\nhost: x\r\n" + end)[9:10] == b"4"
+
+
+def test_counters_are_exact_while_many_ask_at_once(start: Start) -> None:
+    _, port = start()
+    ask(port, "/v1/models/pumps/score", {"records": []})
+    short = {"records": [odd_record(), odd_record(pressure="x")]}
+    long = {"records": [odd_record()] * 800}
+    with ThreadPoolExecutor(8) as threads, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        path = "/v1/models/pumps/score?explain=none"
+        answers = threads.map(lambda i: client.post(path, json=short if i % 20 else long), range(200))
+        assert {answer.status_code for answer in answers} == {200}
+        found = Scrape(client.get("/metrics").text)
+    outcomes = [found.value("nelbo_records_scored_total", model="pumps", outcome=o) for o in ("flagged", "invalid")]
+    assert outcomes == [190 + 10 * 800, 190]
+    route = "/v1/models/{name}/score"
+    answered = found.value("nelbo_http_requests_total", route=route, method="POST", status="200")
+    assert (answered, found.value("nelbo_batch_records_count")) == (201, 201)

@@ -1,0 +1,164 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nelbo.bundle import read_bundle
+from nelbo.calibration import CalibrationFile
+from nelbo.decision import Decider
+from nelbo.errors import BundleError, CalibrationError
+from nelbo.records import Batch
+from nelbo.scoring import Graph, Scorer, combine, states
+from nelbo.store import Store
+from tests.fits import QUICK, categorical_table, mixed_table, numeric_table, write_csv
+from training.calibrate import calibrated, combination_of
+from training.data import Label
+from training.pipeline import Outcome, Request, recalibrate, run
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A fit on the normal records of a table in which a tenth are broken: torque no longer follows the load."""
+    folder = tmp_path_factory.mktemp("labelled")
+    table = mixed_table(600)
+    broken = np.arange(600) % 10 == 3
+    torque = table["torque [Nm]"].to_numpy() + np.where(broken, 40.0, 0.0)
+    table = table.set_column(2, "torque [Nm]", pa.array(torque)).append_column(
+        "state", pa.array(np.where(broken, "broken", "ok"))
+    )
+    path = write_csv(table, folder / "t.csv")
+    config = QUICK.model_copy(update={"steps": 400})
+    return run(Request(path, "mixed", folder / "models", label=Label("state", "ok"), config=config, rate=0.05))
+
+
+def test_bundle_is_live_and_verifies(labelled: Outcome) -> None:
+    store = Store(labelled.folder.parent.parent)
+    assert store.find("mixed") == labelled.folder
+    Scorer(read_bundle(labelled.folder)).replay()
+
+
+def test_labelled_anomalies_are_evaluated_and_not_fitted(labelled: Outcome) -> None:
+    assert labelled.bundle.manifest.data["n_normal"] == 540
+    assert labelled.bundle.manifest.data["n_anomalies"] == 60
+    assert labelled.evaluation is not None
+    assert labelled.evaluation["n"] == 60 + 54
+    assert labelled.evaluation["statistics"]["score"]["auroc"] > 0.95
+
+
+def test_odd_field_has_the_largest_attribution(labelled: Outcome) -> None:
+    scorer = Scorer(labelled.bundle)
+    record = {"line": "north", "torque [Nm]": 95.0, "speed": 1500, "leak": 0, "note": 3, "guarded": True, "shifts": 0}
+    scored = scorer.score(scorer.decoder.objects([record | {"serial": "s1", "state": "ok"}]))
+    assert scored.flagged[0]
+    explanation = scorer.explain(scored, np.array([0]))
+    assert explanation.attribution[0].argmax() == scorer.schema.positions["torque [Nm]"]
+    expected = explanation.expected_numbers[0, scorer.schema.positions["torque [Nm]"], 0]
+    assert 35 < expected < 65
+
+
+def test_card_and_manifest_hold_no_path_of_the_machine(labelled: Outcome) -> None:
+    here = str(labelled.folder.parents[2])
+    assert all(here not in path.read_text(errors="replace") for path in labelled.folder.iterdir())
+
+
+def test_reference_counts_the_records_of_the_fit(labelled: Outcome) -> None:
+    reference = labelled.bundle.reference
+    assert reference.n_records == labelled.bundle.manifest.data["n_fit"]
+    for sketch in reference.fields.values():
+        assert sum(sketch.counts) + sketch.missing == reference.n_records
+
+
+def test_two_fits_with_one_seed_score_alike(tmp_path: Path) -> None:
+    path = write_csv(categorical_table(), tmp_path / "t.csv")
+    scores = []
+    for name in ("one", "two"):
+        scorer = Scorer(run(Request(path, name, tmp_path / "models", config=QUICK)).bundle)
+        scored = scorer.score(scorer.decoder.objects([{"a": "a0", "b": "b1"}, {"a": "a1", "b": "new"}]))
+        scores.append(scored.statistics["score"])
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def test_new_fit_becomes_live_and_the_old_one_previous(tmp_path: Path) -> None:
+    path = write_csv(numeric_table(), tmp_path / "t.csv")
+    request = Request(path, "n", tmp_path / "models", config=QUICK)
+    first, second = run(request), run(replace(request, seed=1))
+    aliases = Store(tmp_path / "models").aliases("n")
+    assert aliases == {"live": second.bundle.version, "previous": first.bundle.version}
+
+
+def test_calibration_on_other_records_keeps_scores_and_changes_thresholds(tmp_path: Path) -> None:
+    first = run(Request(write_csv(numeric_table(), tmp_path / "t.csv"), "n", tmp_path / "models", config=QUICK))
+    other = write_csv(numeric_table(500, seed=1), tmp_path / "other.csv")
+    second = read_bundle(recalibrate(first.bundle, other, None, 0.01, tmp_path / "models"))
+    record = {f"x{j}": 0.5 for j in range(5)}
+    before, after = (Scorer(b).score(Scorer(b).decoder.objects([record])) for b in (first.bundle, second))
+    assert after.statistics["score"] == before.statistics["score"]
+    assert after.decision.n_calibration == 500
+    assert after.decision.effective_rate == 5 / 501
+    assert second.manifest.data["digest"] == first.bundle.manifest.data["digest"]
+
+
+def test_calibration_with_too_few_records_for_its_rate_is_refused(tmp_path: Path) -> None:
+    first = run(Request(write_csv(numeric_table(), tmp_path / "t.csv"), "n", tmp_path / "models", config=QUICK))
+    few = write_csv(numeric_table(50, seed=1), tmp_path / "few.csv")
+    with pytest.raises(CalibrationError, match=r"false-alarm rate 0\.01 needs at least 99 calibration records"):
+        recalibrate(first.bundle, few, None, 0.01, tmp_path / "models")
+    assert Store(tmp_path / "models").versions("n") == [first.bundle.version]
+
+
+def test_failed_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    with pytest.raises(BundleError, match="is not a model name"):
+        run(Request(tmp_path / "t.csv", "No Name", models))
+    path = write_csv(numeric_table(), tmp_path / "t.csv")
+    with pytest.raises(CalibrationError):
+        run(Request(path, "n", models, rate=1e-6))
+    assert not models.exists()
+
+
+def test_realised_rate_is_the_effective_rate_over_many_calibrations() -> None:
+    """40 calibration sets of 199 and 1,000 fresh records each, all from one generator and one fitted graph.
+
+    Each count is beta-binomial; the band of 4 standard errors of the pooled rate fails by chance once in 16,000 runs.
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        outcome = run(Request(write_csv(numeric_table(), folder / "t.csv"), "n", folder, config=QUICK))
+    scorer = Scorer(outcome.bundle)
+    graph = Graph(scorer.schema, outcome.bundle.graph, "n")
+    n, m, k = 199, 1000, 10
+    rates = []
+    for seed in range(40):
+        fresh = _normal(scorer, 200 + n + m, seed)
+        parts = [_rows(fresh, 0, 200), _rows(fresh, 200, 200 + n), _rows(fresh, 200 + n, 200 + n + m)]
+        file = calibrated(graph, combination_of(graph, parts[0]), parts[1], k / (n + 1))
+        rates.append(_flagged_share(graph, file, parts[2]))
+    p = k / (n + 1)
+    variance = p * (1 - p) / m + (m - 1) / m * p * (1 - p) / (n + 2)
+    assert np.mean(rates) == pytest.approx(p, abs=4 * np.sqrt(variance / 40))
+
+
+def _normal(scorer: Scorer, n: int, seed: int) -> Batch:
+    """Fresh records of the generator that `numeric_table` draws from with seed 0."""
+    mixing = np.random.default_rng(0)
+    mixing.normal(size=(300, 2))
+    loadings = mixing.normal(size=(2, 5))
+    rng = np.random.default_rng([7, seed])
+    x = rng.normal(size=(n, 2)) @ loadings + 0.3 * rng.normal(size=(n, 5))
+    x[:, 4] = np.sinh(2 * x[:, 4])
+    return scorer.decoder.columns({f"x{j}": x[:, j] for j in range(5)}, np.arange(n))
+
+
+def _rows(batch: Batch, start: int, stop: int) -> Batch:
+    index = np.arange(start, stop)
+    return Batch(batch.numbers[index], batch.codes[index], index, [None] * len(index), {})
+
+
+def _flagged_share(graph: Graph, file: CalibrationFile, batch: Batch) -> float:
+    decider = Decider(file)
+    statistics, _, _ = combine(file.combination, graph.run(batch), states(graph.schema, batch)[0])
+    return float((decider.p_values("score", statistics["score"]) <= decider.decide().effective_rate).mean())
