@@ -1,6 +1,6 @@
 """Does the false-alarm rate hold? Fits on part of the normal records, counts alarms among the rest, over many seeds.
 
-    python -m benchmarks.false_alarms TABLE --label COLUMN --normal VALUE [--seeds 20] [--rate 0.01]
+`python -m benchmarks.false_alarms TABLE --label COLUMN --normal VALUE [--seeds 20] [--rate 0.01]`
 
 Each seed goes to a line of `results/false_alarms_<table>.jsonl`; a run that is started again skips those there.
 """

@@ -247,8 +247,9 @@ def _print_evaluation(scorer: "Scorer", found: dict[str, Any]) -> None:
 
     title = f"{scorer.bundle.label}: {found['n']} records, {found['n_anomalies']} anomalies"
     table = Table(title=title, title_justify="left")
-    for heading in ("statistic", "AUROC", "average precision", "F1", f"realised rate at {found['rate']:g}", "power"):
-        table.add_column(heading, justify="left" if heading == "statistic" else "right")
+    table.add_column("statistic", no_wrap=True)
+    for heading in ("AUROC", "average precision", "F1", f"realised rate at {found['rate']:g}", "power"):
+        table.add_column(heading, justify="right")
     for name, row in found["statistics"].items():
         table.add_row(name, *(f"{value:.4f}" for value in row.values()))
     Console().print(table)

@@ -5,6 +5,7 @@ conversion a column. Only a body that is refused there is read again, record by 
 with the same types, to say what is wrong where; the good records of such a body are still scored.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -333,7 +334,7 @@ class RecordDecoder:
         except msgspec.ValidationError as error:
             raise BodyError(f"{error}; {_BODY}") from error
         except msgspec.DecodeError as error:
-            raise BodyError(f"the body is not JSON: {error}") from error
+            raise _not_json(body, error) from error
         if (parsed.records is UNSET) == (parsed.columns is UNSET):
             raise BodyError(_BODY)
         if parsed.columns is UNSET:
@@ -531,3 +532,34 @@ def _with_infinities(record: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(record, Mapping) or not any(isinstance(v, float) and isinf(v) for v in record.values()):
         return record
     return {k: Raw(b"1e999") if isinstance(v, float) and isinf(v) else v for k, v in record.items()}
+
+
+class _Constant(str):
+    """NaN, Infinity or -Infinity, which many programs write and JSON does not have."""
+
+    __slots__ = ()
+
+
+def _not_json(body: bytes, error: msgspec.DecodeError) -> BodyError:
+    """Why a body is not JSON; where its only fault is a NaN, which is the most common one, also where that stands."""
+    try:
+        found = _first_constant(json.loads(body, parse_constant=_Constant), ())
+    except (ValueError, RecursionError):
+        found = None
+    if found is None:
+        return BodyError(f"the body is not JSON: {error}")
+    steps, constant = found
+    pointer = "".join(f"/{_escaped(str(step))}" for step in steps)
+    where = pointer
+    match steps:
+        case ("records", int(index), str(field)) | ("columns", str(field), int(index)):
+            where = f"record {index}, field '{field}'"
+    detail = f"{where}: expected a number, got {constant}, which is not JSON; a missing value is null"
+    return BodyError(detail, pointer)
+
+
+def _first_constant(value: Any, steps: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], _Constant] | None:
+    if isinstance(value, _Constant):
+        return steps, value
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((hit for step, part in inner if (hit := _first_constant(part, (*steps, step)))), None)

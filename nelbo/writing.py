@@ -135,9 +135,10 @@ def _listed(names: Sequence[str], row: np.ndarray[tuple[int], np.dtype[np.bool_]
     return ", ".join(names[j] for j in np.flatnonzero(row).tolist()) or None
 
 
-def _id_names(schema: Schema) -> list[str]:
-    """The id columns, but for those whose names the results need themselves."""
-    return [column.name for column in schema.with_role("id") if column.name not in _SCHEMA.names]
+def _id_names(schema: Schema) -> dict[str, str]:
+    """The id columns by the name they have in the output: `id_` goes before a name that the results need themselves."""
+    names = [column.name for column in schema.with_role("id")]
+    return {f"id_{name}" if name in _SCHEMA.names else name: name for name in names}
 
 
 def _names(schema: Schema) -> list[str]:
@@ -146,8 +147,8 @@ def _names(schema: Schema) -> list[str]:
 
 def _with_ids(table: pa.Table, schema: Schema, ids: Sequence[Any]) -> pa.Table:
     names = _id_names(schema)
-    for at, name in enumerate(names):
+    for at, (shown, name) in enumerate(names.items()):
         values = [entry.get(name) if isinstance(entry, dict) else entry for entry in ids]
         texts = [None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values]
-        table = table.add_column(1 + at, name, pa.array(texts, type=pa.string()))
+        table = table.add_column(1 + at, shown, pa.array(texts, type=pa.string()))
     return table

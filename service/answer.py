@@ -169,7 +169,8 @@ def _decoded(scorer: Scorer, body: bytes, max_records: int) -> Batch:
         raise ProblemError(_kind_of(error), str(error)) from error
     except BodyError as error:
         if not _is_json(body):
-            raise ProblemError("not-json", str(error)) from error
+            faults = [Fault(str(error), pointer=error.pointer)] if error.pointer else []
+            raise ProblemError("not-json", str(error), faults) from error
         raise ProblemError(_kind_of(error), str(error), [Fault(str(error), pointer=error.pointer)]) from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from nelbo.bundle import Bundle, read_bundle
@@ -146,8 +147,6 @@ def test_every_file_of_a_bundle_is_small_and_no_code(bundle: Bundle) -> None:
 
 
 def test_graph_draws_no_random_number_and_reads_no_other_file(bundle: Bundle) -> None:
-    import onnx
-
     model = onnx.load_from_string(bundle.graph)
     assert not any(
         "Random" in node.op_type or node.op_type in ("Multinomial", "Bernoulli") for node in model.graph.node

@@ -43,7 +43,8 @@ def export(vae: VAE, schema: Schema) -> bytes:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None
+    if program is None:
+        raise TypeError("the exporter returned no program")
     return _bare(program.model_proto)
 
 

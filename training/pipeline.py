@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Request:
     schema: Path | None = None
     label: Label | None = None
     rate: float | None = None
-    config: Config = Config()
+    config: Config = field(default_factory=Config)
     seed: int = 0
     checkpoint: Path | None = None
 

@@ -6,6 +6,7 @@ order, D numeric features, S of them with a spike, K codes over all coded fields
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -141,8 +142,7 @@ class VAE(nn.Module):
     def encode(self, t: Tensor, at_spike: Tensor, one_hot: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | what is shown of x), both (n, L).
 
-        Args:
-            shown: (n, F), 1 where the encoder may see the value.
+        `shown` (n, F) is 1 where the encoder may see the value.
         """
         of_number, of_code = shown[:, self.field_of_number], shown[:, self.field_of_code]
         seen = t.clamp(-self.furthest_seen, self.furthest_seen)
@@ -163,8 +163,7 @@ class VAE(nn.Module):
     def nll(self, z: Tensor, t: Tensor, at_spike: Tensor, one_hot: Tensor) -> Tensor:
         """NLL of each field given z, nats: (…, F), missing values included (mask them outside).
 
-        Args:
-            z: (…, L); the other arguments broadcast against it.
+        z is (…, L); the other arguments broadcast against it.
         """
         expected, spike_logit, code_logit = self.decode(z)
         scale = torch.maximum(self.log_scale.clamp(-10.0, 5.0).exp(), self.min_scale)
@@ -225,7 +224,7 @@ class ScoreGraph(nn.Module):
         self.vae = vae
 
     def forward(self, numbers: Tensor, codes: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """contributions (n, F), kl (n, L), expected_numbers (n, N), expected_codes (n, C), latents (n, L)."""
+        """Contributions (n, F), kl (n, L), expected_numbers (n, N), expected_codes (n, C), latents (n, L)."""
         vae = self.vae
         shown = (vae.observed(numbers, codes) & ~hidden).float()
         t, at_spike = vae.features(numbers)
@@ -239,12 +238,12 @@ class ScoreGraph(nn.Module):
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
     """Dense layers with SiLU between them; the last starts near zero, so that a fit starts calm."""
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(n_in, n_out), nn.SiLU()]
-    last = layers[-2]
-    assert isinstance(last, nn.Linear)
-    with torch.no_grad():
-        last.weight.mul_(0.1 if len(layers) > 2 else 1.0)
+    for n_in, n_out in pairwise(widths):
+        last = nn.Linear(n_in, n_out)
+        layers += [last, nn.SiLU()]
+    if len(widths) > 2:
+        with torch.no_grad():
+            last.weight.mul_(0.1)
     return nn.Sequential(*layers[:-1])
 
 

@@ -77,7 +77,7 @@ def test_integer_of_any_length_is_an_unseen_category() -> None:
     assert batch.codes.tolist() == [[GRADE.unseen_code]]
 
 
-@pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "01", "1.", "+1", "'1'"])
+@pytest.mark.parametrize("token", ["01", "1.", "+1", "'1'"])
 def test_token_that_json_does_not_know_refuses_the_body_and_says_where(token: str) -> None:
     with pytest.raises(BodyError, match=r"^the body is not JSON: .* \(byte \d+\)$"):
         decoder(A).json(body(f'{{"a": {token}}}'))
@@ -539,3 +539,20 @@ def test_struct_of_many_columns_is_read_in_the_order_of_the_schema() -> None:
     record = {f"f{i}": i for i in reversed(range(200))}
     batch = RecordDecoder(Schema(columns=tuple(columns))).json(msgspec.json.encode({"records": [record]}))
     assert batch.numbers.tolist() == [[float(i) for i in range(200)]]
+
+
+@pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ('{"records": [{"a": 1}, {"a": %s}]}', "/records/1/a"),
+        ('{"columns": {"a": [1, %s]}}', "/columns/a/1"),
+    ],
+)
+def test_token_that_json_does_not_have_is_named_with_its_place(token: str, body: str, pointer: str) -> None:
+    decoder = RecordDecoder(Schema(columns=(Column(name="a", role="field", kind="numeric"),)))
+    with pytest.raises(BodyError) as caught:
+        decoder.json((body % token).encode())
+    assert caught.value.pointer == pointer
+    expected = f"record 1, field 'a': expected a number, got {token}, which is not JSON; a missing value is null"
+    assert str(caught.value) == expected

@@ -118,22 +118,18 @@ def test_failed_fit_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not models.exists()
 
 
-def test_realised_rate_is_the_effective_rate_over_many_calibrations() -> None:
+def test_realised_rate_is_the_effective_rate_over_many_calibrations(tmp_path: Path) -> None:
     """40 calibration sets of 199 and 1,000 fresh records each, all from one generator and one fitted graph.
 
     Each count is beta-binomial; the band of 4 standard errors of the pooled rate fails by chance once in 16,000 runs.
     """
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        outcome = run(Request(write_csv(numeric_table(), folder / "t.csv"), "n", folder, config=QUICK))
+    outcome = run(Request(write_csv(numeric_table(), tmp_path / "t.csv"), "n", tmp_path, config=QUICK))
     scorer = Scorer(outcome.bundle)
     graph = Graph(scorer.schema, outcome.bundle.graph, "n")
     n, m, k = 199, 1000, 10
     rates = []
     for seed in range(40):
-        fresh = _normal(scorer, 200 + n + m, seed)
+        fresh = _normal(200 + n + m, seed)
         parts = [_rows(fresh, 0, 200), _rows(fresh, 200, 200 + n), _rows(fresh, 200 + n, 200 + n + m)]
         file = calibrated(graph, combination_of(graph, parts[0]), parts[1], k / (n + 1))
         rates.append(_flagged_share(graph, file, parts[2]))
@@ -142,7 +138,7 @@ def test_realised_rate_is_the_effective_rate_over_many_calibrations() -> None:
     assert np.mean(rates) == pytest.approx(p, abs=4 * np.sqrt(variance / 40))
 
 
-def _normal(scorer: Scorer, n: int, seed: int) -> Batch:
+def _normal(n: int, seed: int) -> Batch:
     """Fresh records of the generator that `numeric_table` draws from with seed 0."""
     mixing = np.random.default_rng(0)
     mixing.normal(size=(300, 2))
@@ -150,7 +146,7 @@ def _normal(scorer: Scorer, n: int, seed: int) -> Batch:
     rng = np.random.default_rng([7, seed])
     x = rng.normal(size=(n, 2)) @ loadings + 0.3 * rng.normal(size=(n, 5))
     x[:, 4] = np.sinh(2 * x[:, 4])
-    return scorer.decoder.columns({f"x{j}": x[:, j] for j in range(5)}, np.arange(n))
+    return Batch(x, np.zeros((n, 0), dtype=np.int64), np.arange(n), [None] * n, {})
 
 
 def _rows(batch: Batch, start: int, stop: int) -> Batch:

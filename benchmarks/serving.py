@@ -1,0 +1,63 @@
+"""A real service process to measure."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A service that answers.
+
+    Attributes:
+        process: its own, without children.
+        url: of its root.
+    """
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+
+@contextmanager
+def serving(models: Path, **settings: object) -> Iterator[Serving]:
+    """Starts `python -m service` on a free port and stops it in the end; its log is thrown away.
+
+    Args:
+        models: the store's folder.
+        settings: more of them, by name without prefix, in capitals.
+    """
+    chosen = {"MODELS": models.resolve(), "PORT": 0, "LOG_LEVEL": "info", **settings}
+    environment = os.environ | {f"NELBO_{name}": str(value) for name, value in chosen.items()}
+    command = [sys.executable, "-P", "-m", "service"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        listening = json.loads(process.stderr.readline())  # the first line names the port; the rest fit the pipe
+        yield Serving(process, f"http://{listening['host']}:{listening['port']}")
+    finally:
+        process.terminate()
+        process.communicate(timeout=_PATIENCE_S)
+
+
+def wait_until_ready(url: str) -> None:
+    """Returns when every model answers.
+
+    Raises:
+        TimeoutError: that takes longer than half a minute.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        if httpx.get(f"{url}/healthz/ready").status_code == 200:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"{url} is not ready after {_PATIENCE_S:g} s")
