@@ -12,7 +12,7 @@ DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo format bench-false-alarms bench-agreement clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -36,12 +36,22 @@ demo: $(VENV)/.training
 	  --label "Machine failure" --normal 0
 	$(BIN)/nelbo verify machines
 
+# What `nelbo fit` needs, installed.
+training: $(VENV)/.training
+
+# Writes the answers in README.md anew, after the demo model has changed.
+readme: $(VENV)/.dev
+	$(BIN)/python -m tests.readme
+
 # DATA is a table with a label column; the results go to benchmarks/results/.
 bench-false-alarms: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.false_alarms $(DATA)
 
 bench-agreement: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.agreement $(DATA)
+
+bench-start: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.service_start
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

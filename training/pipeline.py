@@ -212,13 +212,13 @@ def golden_lines(graph: Graph, combination: Combination, batch: Batch) -> bytes:
 def record_of(schema: Schema, batch: Batch, row: int) -> dict[str, Any]:
     """A record back from arrays; a rare category stands for all rare ones of its field."""
     record: dict[str, Any] = {}
-    for field in schema.fields:
-        if field.is_coded:
-            code = int(batch.codes[row, schema.codes.index(field)])
-            names = (*field.known, *field.rare[:1])
-            record[field.name] = None if code < 0 else names[code]
+    for column in schema.fields:
+        if column.is_coded:
+            code = int(batch.codes[row, schema.codes.index(column)])
+            names = (*column.known, *column.rare[:1])
+            record[column.name] = None if code < 0 else names[code]
         else:
-            record[field.name] = shown_value(batch.numbers[:, schema.numbers.index(field)].tolist(), row)
+            record[column.name] = shown_value(batch.numbers[:, schema.numbers.index(column)].tolist(), row)
     return record
 
 

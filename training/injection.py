@@ -1,0 +1,149 @@
+"""Synthetic anomalies for tables without labels: normal records with one wrong cell."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nelbo.records import MISSING, Batch
+from nelbo.scoring import states
+from training.layout import Layout
+
+_SHIFT = 4.0  # robust standard deviations: outside the bulk, inside what most sensors can say; chosen
+_PER_KIND = 250  # an AUROC to about 0.02; chosen
+
+Cells = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Injected:
+    """Normal records that were made wrong.
+
+    Attributes:
+        batch: n records.
+        kind: of each record, what was done to it.
+        field: shape (n,), position of the field that it was done to.
+    """
+
+    batch: Batch
+    kind: tuple[str, ...]
+    field: NDArray[np.int64]
+
+
+def inject(layout: Layout, normal: Batch, donors: Batch, rng: np.random.Generator) -> Injected:
+    """Copies of normal records, each with one wrong cell; every kind that the fields allow, equally often.
+
+    Args:
+        layout: of the table.
+        normal: records that the model has not seen.
+        donors: records to swap a value from, and where a missing value is no surprise.
+        rng: draws records, fields and values.
+    """
+    parts = [_injected(layout, normal, donors, kind, rng) for kind in KINDS]
+    return Injected(
+        batch=replace(
+            normal,
+            numbers=np.concatenate([part.batch.numbers for part in parts]),
+            codes=np.concatenate([part.batch.codes for part in parts]),
+            index=np.concatenate([part.batch.index for part in parts]),
+            ids=[None] * sum(len(part.batch) for part in parts),
+            values={},
+        ),
+        kind=tuple(kind for part in parts for kind in part.kind),
+        field=np.concatenate([part.field for part in parts]),
+    )
+
+
+def _injected(layout: Layout, normal: Batch, donors: Batch, kind: str, rng: np.random.Generator) -> Injected:
+    rows = rng.integers(0, len(normal), _PER_KIND)
+    numbers, codes = normal.numbers[rows].copy(), normal.codes[rows].copy()
+    changed = np.full(_PER_KIND, -1)
+    batch = replace(normal, numbers=numbers, codes=codes, index=normal.index[rows], ids=[None] * len(rows), values={})
+    allowed = _allowed(layout, batch, kind)
+    for row in range(_PER_KIND):
+        fields = np.flatnonzero(allowed[row])
+        if fields.size:
+            field = int(rng.choice(fields))
+            changed[row] = field if KINDS[kind](layout, batch, donors, row, field, rng) else -1
+    kept = np.flatnonzero(changed >= 0)
+    batch = replace(
+        batch, numbers=numbers[kept], codes=codes[kept], index=batch.index[kept], ids=[None] * len(kept), values={}
+    )
+    return Injected(batch, (kind,) * len(kept), changed[kept])
+
+
+def _allowed(layout: Layout, batch: Batch, kind: str) -> Cells:
+    """Which cells a kind of change makes sense for: those with a value, of a fitting field."""
+    fields = layout.schema.fields
+    fitting = {
+        "shift": [field.kind == "numeric" for field in fields],
+        "swap": [True for _ in fields],
+        "wrong category": [field.is_coded and len(field.known) > 1 for field in fields],
+        "unseen category": [field.kind == "categorical" for field in fields],
+    }
+    missing, _ = states(layout.schema, batch)
+    return ~missing & np.array(fitting[kind], dtype=np.bool_)
+
+
+# --- one wrong cell; each writes into the batch's arrays and says whether the value differs now --------
+
+
+def _shift(layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator) -> bool:
+    column = layout.schema.fields[field]
+    j = layout.schema.numbers.index(column)
+    distance = _SHIFT * float(layout.scale[layout.numeric.index(j)])
+    before = batch.numbers[row, j]
+    after = before + (distance if rng.random() < 0.5 else -distance)
+    batch.numbers[row, j] = np.round(after / column.step) * column.step if column.step else after
+    return bool(batch.numbers[row, j] != before)
+
+
+def _swap(layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator) -> bool:
+    column = layout.schema.fields[field]
+    if column.is_coded:
+        j = layout.schema.codes.index(column)
+        others = donors.codes[:, j]
+        others = others[(others != batch.codes[row, j]) & (others != MISSING)]
+        target: NDArray[np.float64] | NDArray[np.int64] = batch.codes
+    else:
+        j = layout.schema.numbers.index(column)
+        values = donors.numbers[:, j]
+        values = values[np.isfinite(values)]
+        others, target = values[values != batch.numbers[row, j]], batch.numbers
+    if others.size == 0:
+        return False
+    target[row, j] = rng.choice(others)
+    return True
+
+
+def _wrong_category(
+    layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator
+) -> bool:
+    column = layout.schema.fields[field]
+    j = layout.schema.codes.index(column)
+    others = np.setdiff1d(np.arange(len(column.known)), batch.codes[row, j])
+    batch.codes[row, j] = rng.choice(others)
+    return True
+
+
+def _unseen_category(
+    layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator
+) -> bool:
+    column = layout.schema.fields[field]
+    batch.codes[row, layout.schema.codes.index(column)] = column.unseen_code
+    return True
+
+
+KINDS: dict[str, Callable[[Layout, Batch, Batch, int, int, np.random.Generator], bool]] = {
+    "shift": _shift,
+    "swap": _swap,
+    "wrong category": _wrong_category,
+    "unseen category": _unseen_category,
+}
+IN_WORDS = {
+    "shift": f"a number moved by {_SHIFT:g} robust standard deviations",
+    "swap": "a value taken from another record",
+    "wrong category": "another known category",
+    "unseen category": "a category that training did not see",
+}
