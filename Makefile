@@ -12,7 +12,7 @@ DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -50,8 +50,16 @@ bench-false-alarms: $(VENV)/.dev
 bench-agreement: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.agreement $(DATA)
 
+# A million records of 35 fields; minutes, and some GB of memory.
+bench-large-table: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.large_table --format parquet
+	$(BIN)/python -m benchmarks.large_table --format csv
+
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start
+
+bench-mixed-traffic: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.mixed_traffic
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

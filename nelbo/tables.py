@@ -8,7 +8,7 @@ import codecs
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -36,6 +36,7 @@ _HEAD = 1 << 20  # bytes in which the header must end; chosen
 # A record must end within two blocks. Larger blocks cost memory, smaller ones a call per column and block;
 # 4 MiB reads a table of 35 columns in steps of about 16,000 records.
 _BLOCK = 4 << 20
+_READ_ROWS = 1 << 16  # records a chunk where a whole column is read; chosen
 _PEEKED = 1_000  # JSON lines in which column names are looked for; chosen
 _LISTED = 12  # names that an error repeats; chosen
 _DELIMITERS = ",;\t|"
@@ -687,14 +688,8 @@ def labels(table: Table, name: str, normal: str) -> Labels:
         raise SchemaError(_no_column(table.path, name, table.columns))
     if isinstance(table, NdjsonTable):
         return _labels(table.path, name, normal, _label_texts_of_lines(table, name))
-    return labels_of(read_columns(table, [name]), name, normal, table.path)
-
-
-def labels_of(columns: pa.Table, name: str, normal: str, path: Path) -> Labels:
-    """As `labels`, from columns that are in memory already."""
-    if name not in columns.column_names:
-        raise SchemaError(_no_column(path, name, columns.column_names))
-    return _labels(path, name, normal, [_label_text(value) for value in columns[name].to_pylist()])
+    values = read_columns(table, [name])[name].to_pylist()
+    return _labels(table.path, name, normal, [_label_text(value) for value in values])
 
 
 def _labels(path: Path, name: str, normal: str, texts: Sequence[str | None]) -> Labels:
@@ -731,8 +726,30 @@ def _no_column(path: Path, name: str, columns: Sequence[str]) -> str:
 # --- whole columns, with inferred types --------------------------------------------------------------
 
 
-def read_columns(table: Table, names: Sequence[str] | None = None) -> pa.Table:
-    """The whole table in memory, for fitting and inference.
+def count_records(table: Table) -> int:
+    """How many records a file holds, in bounded memory.
+
+    Raises:
+        TableError: the file cannot be read.
+    """
+    match table:
+        case ParquetTable():
+            return table.n_records
+        case CsvTable():
+            return sum(batch.num_rows for batch in table.batches(_READ_ROWS, table.columns[:1]))
+        case NdjsonTable():
+            return sum(1 for _ in table.lines(1))
+
+
+def read_columns(
+    table: Table, names: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None
+) -> pa.Table:
+    """A table in memory, for fitting and inference.
+
+    Args:
+        table: to read; what is not kept takes no memory, but for JSON lines.
+        names: of the columns to keep; None = all.
+        rows: positions of the records to keep, ascending; None = all.
 
     Returns:
         Columns of type bool, int64, float64, timestamp[us] (UTC, without a zone) or string, null = missing.
@@ -747,20 +764,33 @@ def read_columns(table: Table, names: Sequence[str] | None = None) -> pa.Table:
             raise SchemaError(_no_column(table.path, name, table.columns))
     match table:
         case CsvTable():
-            return _by_column(_whole(table, names), _inferred)
+            return _by_column(_kept(table, names, rows), _inferred)
         case ParquetTable():
-            return _by_column(_whole(table, names), _plain_chunks)
+            return _by_column(_kept(table, names, rows), _plain_chunks)
         case NdjsonTable():
             with _naming(table.path):
                 read = pa_json.read_json(table.path, pa_json.ReadOptions(block_size=_BLOCK))
-            return _by_column(read if names is None else read.select(list(names)), _inferred_json)
+            read = read if names is None else read.select(list(names))
+            return _by_column(read if rows is None else read.take(pa.array(rows)), _inferred_json)
 
 
-def _whole(table: CsvTable | ParquetTable, names: Sequence[str] | None) -> pa.Table:
+def _kept(
+    table: CsvTable | ParquetTable, names: Sequence[str] | None, rows: NDArray[np.int64] | None
+) -> pa.Table:
     names = list(table.columns if names is None else names)
     types = table.types if isinstance(table, ParquetTable) else pa.schema([(n, pa.string()) for n in names])
-    batches = table.batches(1 << 16, names)  # 65,536 records a chunk; chosen
+    batches: Iterable[pa.RecordBatch] = table.batches(_READ_ROWS, names)
+    if rows is not None:
+        batches = _taken(batches, rows)
     return pa.Table.from_batches(batches, pa.schema([types.field(name) for name in names]))
+
+
+def _taken(batches: Iterable[pa.RecordBatch], rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for batch in batches:
+        start, stop = np.searchsorted(rows, [first, first + batch.num_rows])
+        yield batch.take(pa.array(rows[start:stop] - first))  # a copy: a slice would keep the whole batch
+        first += batch.num_rows
 
 
 def _by_column(table: pa.Table, change: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> pa.Table:

@@ -14,13 +14,16 @@ from nelbo.errors import SchemaError, TableError
 from nelbo.inference import fields_from, infer_schema
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema, read_schema
-from nelbo.tables import Labels, labels_of, open_table, read_batches, read_columns
+from nelbo.tables import Labels, Table, count_records, open_table, read_batches, read_columns
 from nelbo.tables import labels as labels_in
 from training.calibrate import DEFAULT_RATE, chosen_rate, whole
 from training.split import Rows, Split, sizes, split
 
 MIN_RECORDS = 20  # a fit, two calibration sets and quartiles need some; chosen
 _READ_ROWS = 65_536  # records a batch while reading; chosen
+# A fit sees 768,000 records by default, repeats included, so more cells than these would only cost memory: a table of
+# 35 columns is read whole up to a million normal records, and sampled beyond.
+MOST_CELLS = 40_000_000
 
 
 @dataclass(frozen=True)
@@ -71,50 +74,78 @@ def load(path: Path, schema_path: Path | None, label: Label | None, rate: float 
         SchemaError: the schema, or the label, does not fit it.
         CalibrationError: its records do not carry an explicit rate.
     """
-    columns = read_columns(open_table(path))
-    if columns.num_rows == 0:
-        raise TableError(f"{path}: holds no record")
-    labels = _labels(columns, label, path)
-    rows = np.flatnonzero(labels.is_normal)
+    table = open_table(path)
+    labels = _labels(table, label)
+    most = max(MIN_RECORDS, MOST_CELLS // len(table.columns))
+    rows, n_normal = _sample(np.flatnonzero(labels.is_normal), most, seed)
+    others, n_others = _sample(np.flatnonzero(labels.is_anomaly), most // 10, seed)
     given = None if schema_path is None else read_schema(schema_path)
-    normal_columns = columns.take(pa.array(rows))
-    schema = _labelled(given or infer_schema(_without(normal_columns, label)), columns, label)
+    normal_columns = read_columns(table, rows=rows)
+    schema = _labelled(given or infer_schema(_without(normal_columns, label)), normal_columns, label)
     refuse_unfit(path, schema, given is None, len(rows))
     chosen_rate(rate, sizes(len(rows))[1])  # refused before the fit, not after it
     parts = split(len(rows), seed, _times(normal_columns, schema))
     bare = schema if given else _bare(schema)
     schema = fields_from(bare, normal_columns.take(pa.array(np.sort(parts.fit))))
-    everything = read(path, schema)
+    both = read(path, schema, rows=np.sort(np.concatenate([rows, others])))
+    sampled = [f"fitted on a seeded sample of {len(rows):,} of {n_normal:,} normal records"] * (len(rows) < n_normal)
+    sampled += [f"evaluated on a seeded sample of {len(others):,} of {n_others:,} anomalies"] * (len(others) < n_others)
     return Data(
         source=path,
         digest=file_digest(path),
         schema=schema,
-        normal=take(everything, rows),
+        normal=take(both, np.searchsorted(both.index, rows)),
         split=parts,
-        anomalies=take(everything, np.flatnonzero(labels.is_anomaly)),
-        warnings=tuple(_warnings(normal_columns, schema, rate, len(rows))),
+        anomalies=take(both, np.searchsorted(both.index, others)),
+        warnings=(*sampled, *_warnings(normal_columns, schema, rate, len(rows))),
     )
 
 
-def read(path: Path, schema: Schema, ignored: Sequence[str] = ()) -> Batch:
-    """Every record of a table as one batch, without the records' own values.
+def _sample(rows: Rows, most: int, seed: int) -> tuple[Rows, int]:
+    """At most so many of the rows, in their order, and how many there were."""
+    if len(rows) <= most:
+        return rows, len(rows)
+    chosen = np.random.default_rng([seed, 4]).choice(rows, most, replace=False)
+    return np.sort(chosen), len(rows)
+
+
+def read(path: Path, schema: Schema, ignored: Sequence[str] = (), rows: Rows | None = None) -> Batch:
+    """The records of a table as one batch, without their own values; a table larger than memory is no matter.
 
     Args:
         path: of the table.
         schema: of its records.
+        rows: positions of the records to keep, ascending; None = all. The others may even be unreadable.
         ignored: columns that may be there although the schema does not know them.
 
     Raises:
         TableError: a record cannot be read.
     """
     table, decoder = open_table(path), RecordDecoder(schema, "the schema")
-    batches = [whole(batch, str(path)) for batch in read_batches(table, decoder, _READ_ROWS, ignored=ignored)]
+    batches = [
+        whole(_kept(batch, rows), str(path)) for batch in read_batches(table, decoder, _READ_ROWS, ignored=ignored)
+    ]
     if not batches:
         raise TableError(f"{path}: holds no record")
     index = np.concatenate([batch.index for batch in batches])
     numbers = np.concatenate([batch.numbers for batch in batches])
     codes = np.concatenate([batch.codes for batch in batches])
     return Batch(numbers, codes, index, [None] * len(index), {})
+
+
+def _kept(batch: Batch, rows: Rows | None) -> Batch:
+    """The wanted records of a batch, and the errors of those among them."""
+    if rows is None:
+        return take(batch, np.arange(len(batch)))
+    errors = tuple(error for error in batch.errors if _holds(rows, error.index))
+    kept = np.searchsorted(rows, batch.index)
+    is_kept = rows[np.minimum(kept, len(rows) - 1)] == batch.index
+    return replace(take(batch, np.flatnonzero(is_kept)), errors=errors)
+
+
+def _holds(rows: Rows, row: int) -> bool:
+    at = int(np.searchsorted(rows, row))
+    return at < len(rows) and int(rows[at]) == row
 
 
 def read_normal(path: Path, schema: Schema, label: Label | None) -> Batch:
@@ -147,10 +178,13 @@ def file_digest(path: Path) -> str:
 # --- labels and times ---------------------------------------------------------------------------------
 
 
-def _labels(columns: pa.Table, label: Label | None, path: Path) -> Labels:
-    if label is None:
-        return Labels(np.ones(columns.num_rows, dtype=np.bool_), np.zeros(columns.num_rows, dtype=np.bool_))
-    return _informative(labels_of(columns, label.column, label.normal, path), label, path)
+def _labels(table: Table, label: Label | None) -> Labels:
+    if label is not None:
+        return _informative(labels_in(table, label.column, label.normal), label, table.path)
+    n = count_records(table)
+    if n == 0:
+        raise TableError(f"{table.path}: holds no record")
+    return Labels(np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_))
 
 
 def _informative(labels: Labels, label: Label, path: Path) -> Labels:

@@ -144,3 +144,37 @@ def test_table_with_a_time_is_split_by_it(tmp_path: Path) -> None:
     data = load(table(tmp_path / "t.csv", "a,b,at", timed), None, None, None, 0)
     day = data.normal.index % 28
     assert day[data.split.fit].max() <= day[data.split.a].min() <= day[data.split.a].max() <= day[data.split.b].min()
+
+
+def test_table_beyond_the_limit_is_sampled_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.data.MOST_CELLS", 2 * 50)
+    path = table(tmp_path / "t.csv", "a,b", rows(400))
+    data = load(path, None, None, None, 0)
+    assert data.warnings[0] == "fitted on a seeded sample of 50 of 400 normal records"
+    assert len(data.normal) == 50
+    assert sorted(set(data.normal.index)) == data.normal.index.tolist()
+    expected = [[float(cell) for cell in rows(400)[i].split(",")] for i in data.normal.index]
+    assert data.normal.numbers.tolist() == expected
+    assert load(path, None, None, None, 1).normal.index.tolist() != data.normal.index.tolist()
+
+
+def test_sample_keeps_normal_records_and_anomalies_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.data.MOST_CELLS", 3 * 100)
+    path = table(tmp_path / "t.csv", "a,b,ok", rows(300, ",1") + [f"{row},0" for row in rows(50)])
+    data = load(path, None, Label("ok", "1"), None, 0)
+    assert (len(data.normal), len(data.anomalies)) == (100, 10)
+    assert data.normal.index.max() < 300 <= data.anomalies.index.min()
+    assert data.warnings[:2] == (
+        "fitted on a seeded sample of 100 of 300 normal records",
+        "evaluated on a seeded sample of 10 of 50 anomalies",
+    )
+
+
+def test_unreadable_record_outside_the_sample_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.data.MOST_CELLS", 2 * 50)
+    path = table(tmp_path / "t.csv", "a,b", rows(400))
+    inside = load(path, None, None, None, 0).normal.index
+    lines = rows(400)
+    outside = next(i for i in range(400) if i not in inside)
+    lines[outside] = "abc,1"
+    assert load(table(tmp_path / "t.csv", "a,b", lines), None, None, None, 0).normal.index.tolist() == inside.tolist()
