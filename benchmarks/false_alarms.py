@@ -23,7 +23,7 @@ from benchmarks.report import RESULTS, markdown_table, write_report
 from nelbo.bundle import read_bundle
 from nelbo.calibration import n_flagged_allowed
 from nelbo.scoring import Scorer
-from nelbo.tables import labels_of, open_table, read_batches, read_columns
+from nelbo.tables import labels, open_table, read_batches, read_columns
 from training.config import Config, read_config
 from training.data import file_digest
 from training.pipeline import Request, run
@@ -134,9 +134,9 @@ def _written(table: pa.Table, rows: NDArray[np.int64], path: Path) -> Path:
 
 def normal_records(path: Path, label: str, normal: str) -> pa.Table:
     """The normal records of a table, without their label."""
-    columns = read_columns(open_table(path))
-    rows = np.flatnonzero(labels_of(columns, label, normal, path).is_normal)
-    return columns.take(pa.array(rows)).drop_columns([label])
+    table = open_table(path)
+    rows = np.flatnonzero(labels(table, label, normal).is_normal)
+    return read_columns(table).take(pa.array(rows)).drop_columns([label])
 
 
 # --- seeds that are done ----------------------------------------------------------------------------

@@ -62,8 +62,9 @@ def main() -> None:
         write_table(table, options.rows)
         n_bytes = table.stat().st_size
         start = time.perf_counter()
-        command = [Path(sys.executable).with_name("nelbo"), "fit", table, "--name", "large", "--models", name, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        nelbo = Path(sys.executable).with_name("nelbo")
+        command: list[str | Path] = [nelbo, "fit", table, "--name", "large", "--models", name, "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.perf_counter() - start
     # Linux counts in KiB.
     peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
