@@ -37,7 +37,7 @@ _BROUGHT_BY = {
             "uvloop",
         }
     ),
-    "training": _FILES | {"onnx", "onnxscript", "torch"},
+    "training": _FILES | {"jinja2", "onnx", "onnxscript", "torch"},
 }
 
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")]
@@ -91,7 +91,7 @@ def _app() -> typer.Typer:
 
 def _order(entry: EntryPoint) -> tuple[int, str]:
     """As a newcomer needs them."""
-    first = ["schema", "fit", "calibrate", "verify", "score", "evaluate", "serve"]
+    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "serve"]
     return (first.index(entry.name) if entry.name in first else len(first), entry.name)
 
 
@@ -165,7 +165,8 @@ def score(
     else:
         typer.echo(
             f"{counts['n']} records in {seconds:.1f} s ({counts['n'] / max(seconds, 1e-9):,.0f}/s): "
-            f"{counts['n_flagged']} flagged, {counts['n_faulty']} could not be scored",
+            f"{counts['n_flagged']} flagged, {counts['n_faulty']} could not be scored"
+            + (f"; wrote {output}" if output else ""),
             err=True,
         )
     if counts["n_faulty"]:

@@ -1,0 +1,118 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nelbo import cli
+from nelbo.bundle import read_bundle
+from nelbo.schema import read_schema
+from nelbo.store import Store
+from tests.fits import mixed_table, numeric_table, write_csv
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs a command in this process, in an empty folder: its exit code, its stdout, its stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quick.toml").write_text("hidden = [16]\nsteps = 100\nbatch_size = 64\n")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nelbo", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+            sys.exit(0)
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+TABLES = {
+    "empty": "",
+    "header only": "a,b\n",
+    "one record": "a,b\n1.5,2.5\n",
+    "no field left": "serial\n" + "".join(f"s{i}\n" for i in range(30)),
+    "all-missing column": "a,b\n" + "".join(f"{i % 7}.5,\n" for i in range(30)),
+    "constant label": "a,b,ok\n" + "".join(f"{i % 7}.5,{i % 5}.1,yes\n" for i in range(30)),
+    "ragged": "a,b\n1.5,2.5,3.5\n",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_table_that_cannot_be_fitted_gets_one_sentence_and_leaves_nothing(run: Run, kind: str) -> None:
+    Path("t.csv").write_text(TABLES[kind])
+    label = ("--label", "ok", "--normal", "yes") if kind == "constant label" else ()
+    code, out, err = run("fit", "t.csv", "--name", "n", *label)
+    assert (code, out) == (2, "")
+    assert err.strip().startswith("nelbo: t.csv: ")
+    assert len(err.strip().splitlines()) == 1
+    assert not Path("models").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("nowhere.csv", "--name", "n"), "nowhere.csv: cannot be read: No such file or directory"),
+        (("t.csv", "--name", "No Name"), "'No Name' is not a model name"),
+        (("t.csv", "--name", "n", "--rate", "0.0001"), "needs at least 9999 calibration records, this table leaves 30"),
+        (("t.csv", "--name", "n", "--rate", "2"), "false-alarm rate 2 is not a share"),
+        (("t.csv", "--name", "n", "--label", "ok"), "--label needs --normal"),
+        (("t.csv", "--name", "n", "--label", "ok", "--normal", "1"), "expected a column 'ok', got only"),
+        (("t.csv", "--name", "n", "--schema", "none.json"), "none.json: cannot be read: No such file or directory"),
+        (("t.csv", "--name", "n", "--schema", "other.json"), "'torque'"),
+        (("t.csv", "--name", "n", "--config", "wrong.toml"), "wrong.toml: stepps: Extra inputs are not permitted"),
+    ],
+)
+def test_wrong_usage_gets_one_sentence_and_leaves_nothing(run: Run, arguments: tuple[str, ...], text: str) -> None:
+    write_csv(numeric_table(), Path("t.csv"))
+    Path("other.json").write_text('{"columns": [{"name": "torque", "role": "field", "kind": "numeric"}]}')
+    Path("wrong.toml").write_text("stepps = 3\n")
+    code, _, err = run("fit", *arguments)
+    assert code == 2
+    assert text in err
+    assert "Traceback" not in err
+    assert not Path("models").exists()
+
+
+def test_fit_says_what_was_learnt_and_what_comes_next(run: Run) -> None:
+    write_csv(mixed_table(), Path("t.csv"))
+    code, out, _ = run("fit", "t.csv", "--name", "mill", "--config", "quick.toml")
+    assert code == 0
+    folder = Store(Path("models")).find("mill")
+    for row in ("learnt from", "320 records, 7 fields", "latents", "false-alarm rate", "smallest rate", str(folder)):
+        assert row in out
+    assert "nelbo serve    or    nelbo score mill TABLE" in out
+
+
+def test_fit_prints_json_for_programs(run: Run) -> None:
+    write_csv(numeric_table(), Path("t.csv"))
+    code, out, _ = run("fit", "t.csv", "--name", "n", "--config", "quick.toml", "--json", "--seed", 3)
+    found = json.loads(out)
+    assert (code, found["model"], found["n_calibration"]) == (0, "n", 30)
+    assert found["fields"] == [f"x{j}" for j in range(5)]
+    assert read_bundle(Path(found["bundle"])).manifest.seed == 3
+
+
+def test_schema_that_is_written_can_be_fitted(run: Run) -> None:
+    write_csv(mixed_table(), Path("t.csv"))
+    code, _, err = run("schema", "t.csv", "-o", "schema.json")
+    assert (code, err) == (0, "wrote schema.json; next: nelbo fit t.csv --schema schema.json --name NAME\n")
+    assert [column.role for column in read_schema(Path("schema.json")).columns][:2] == ["id", "field"]
+    code, _, _ = run("fit", "t.csv", "--name", "mill", "--schema", "schema.json", "--config", "quick.toml")
+    assert code == 0
+
+
+def test_calibrate_names_the_new_threshold_beside_the_old_one(run: Run) -> None:
+    write_csv(numeric_table(), Path("t.csv"))
+    write_csv(numeric_table(400, seed=1), Path("fresh.csv"))
+    run("fit", "t.csv", "--name", "n", "--config", "quick.toml")
+    code, out, _ = run("calibrate", "n", "fresh.csv")
+    assert code == 0
+    assert "400 calibration records, effective rate 0.998%" in out
+    assert "threshold: " in out
+    assert len(Store(Path("models")).versions("n")) == 2
