@@ -48,7 +48,9 @@ ENV PATH=/opt/nelbo/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:
     NELBO_MODELS=/models
 # The demo model, which a folder mounted at /models replaces. Owned by the user, so that a new volume, which
 # takes contents and owner from here, can be written by the training.
-COPY --chown=10001:10001 models /models
+RUN install -d -o 10001 -g 10001 /models
+COPY --chown=10001:10001 models/README.md /models/README.md
+COPY --chown=10001:10001 models/machines /models/machines
 USER 10001:10001
 
 FROM run AS training

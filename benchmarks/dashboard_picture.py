@@ -92,7 +92,7 @@ def _draw_lines(axes: Axes, panel: Panel, lines: Sequence[Line]) -> None:
     if custom["scaleDistribution"]["type"] == "log":
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 1e-9))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
     axes.tick_params(labelsize=6)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
@@ -130,10 +130,7 @@ def _draw_heatmap(axes: Axes, _: Panel, lines: Sequence[Line]) -> None:
 def _draw_table(axes: Axes, _: Panel, lines: Sequence[Line]) -> None:
     axes.set_axis_off()
     if lines:
-        rows = [
-            [textwrap.shorten(value, 26, placeholder="…") or value[:24] for value in line.labels.values()]
-            for line in lines
-        ]
+        rows = [[value if len(value) < 26 else f"{value[:12]}…" for value in line.labels.values()] for line in lines]
         table = axes.table(rows, colLabels=list(lines[0].labels), loc="upper left")
         table.set_fontsize(7)
 
@@ -150,7 +147,7 @@ def shown(value: float, unit: str) -> str:
     if unit == "bytes":
         return f"{value / 2**20:.4g} MiB"
     suffix = {"cps": " /s", "reqps": " req/s"}.get(unit, "")
-    return f"{value:.3g}{suffix}"
+    return f"{value:,.0f}{suffix}" if value >= 100 else f"{value:.3g}{suffix}"
 
 
 _DRAWN: dict[str, Callable[[Axes, Panel, Sequence[Line]], None]] = {

@@ -32,7 +32,6 @@ _BROUGHT_BY = {
             "prometheus_client",
             "pydantic_settings",
             "starlette",
-            "structlog",
             "uvicorn",
             "uvloop",
         }

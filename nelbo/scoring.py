@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from nelbo.bundle import Bundle
@@ -14,6 +13,12 @@ from nelbo.decision import Decider, Decision
 from nelbo.errors import BundleError, CalibrationError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Schema
+
+# From 1.31 on, onnxruntime's published builds send usage data to their maker on Linux too, and keep a device id in
+# ~/.cache, unless told not to before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
 
 # Records per run of the graph: beyond some hundreds a run costs the same per record, and the memory that a
 # graph's intermediate results take stays bounded.

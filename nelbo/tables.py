@@ -741,9 +741,7 @@ def count_records(table: Table) -> int:
             return sum(1 for _ in table.lines(1))
 
 
-def read_columns(
-    table: Table, names: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None
-) -> pa.Table:
+def read_columns(table: Table, names: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pa.Table:
     """A table in memory, for fitting and inference.
 
     Args:
@@ -774,9 +772,7 @@ def read_columns(
             return _by_column(read if rows is None else read.take(pa.array(rows)), _inferred_json)
 
 
-def _kept(
-    table: CsvTable | ParquetTable, names: Sequence[str] | None, rows: NDArray[np.int64] | None
-) -> pa.Table:
+def _kept(table: CsvTable | ParquetTable, names: Sequence[str] | None, rows: NDArray[np.int64] | None) -> pa.Table:
     names = list(table.columns if names is None else names)
     types = table.types if isinstance(table, ParquetTable) else pa.schema([(n, pa.string()) for n in names])
     batches: Iterable[pa.RecordBatch] = table.batches(_READ_ROWS, names)

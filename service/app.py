@@ -12,6 +12,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from nelbo.errors import StoreError
 from nelbo.store import Store
@@ -19,7 +20,7 @@ from service import catalog
 from service.answer import JSON, ScoreAnswer, ScoreRequest, answer
 from service.body import read_body
 from service.catalog import ModelDescription, Models, Versions
-from service.edge import Edge
+from service.edge import UNMATCHED, Edge
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_scoring(app, service)
     _add_models(app, service)
     _add_operations(app, service)
+    service.metrics.know_routes([UNMATCHED, *(route.path for route in app.routes if isinstance(route, Route))])
     app.openapi = partial(document, app, service.live)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

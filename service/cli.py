@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import msgspec
 import typer
@@ -11,7 +11,9 @@ import typer
 from nelbo.bundle import read_bundle
 from nelbo.errors import NelboError
 from nelbo.store import Store
-from service.settings import PREFIX, Settings, SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 _USAGE = 2  # exit code for what the caller can put right
 
@@ -28,6 +30,9 @@ def serve(
 
     Each option can be set by an environment variable too: --max-records by NELBO_MAX_RECORDS.
     """
+    # Not above: `nelbo` imports this module also where the service's libraries are not installed.
+    from service.settings import PREFIX, SettingsError, read_settings
+
     given = {
         "MODELS": models,
         "HOST": host,
@@ -56,7 +61,7 @@ def _refuse(text: str) -> NoReturn:
     raise typer.Exit(_USAGE)
 
 
-def _greeting(settings: Settings, names: list[str]) -> str:
+def _greeting(settings: "Settings", names: list[str]) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
     lines = [f"Serving {', '.join(names)} from {settings.models} at {address} (stop with Ctrl-C)"]

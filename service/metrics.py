@@ -7,7 +7,7 @@ additions a request. Every label comes from code, a schema or a loaded model, ne
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import get_args
 
@@ -102,6 +102,10 @@ class Metrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
+    def know_routes(self, routes: Iterable[str]) -> None:
+        """Shows the durations of these routes from the first scrape on, so that traffic adds few series."""
+        self._durations |= {route: Histogram(SECONDS) for route in routes}
+
     # --- counting -------------------------------------------------------------------------------
 
     def count(self, tally: Tally) -> None:
@@ -184,6 +188,14 @@ class Metrics(Collector):
             "nelbo_calibration_age_seconds", "Time since the model was calibrated.", labels=["model"]
         )
         info = InfoMetricFamily("nelbo_model", "The version that serves.", labels=["model"])
+        rate = GaugeMetricFamily(
+            "nelbo_effective_rate", "False-alarm rate where a request names none.", labels=["model"]
+        )
+        missing = GaugeMetricFamily(
+            "nelbo_reference_missing_share",
+            "Share of missing values when the model was fitted.",
+            labels=["model", "field"],
+        )
         success = GaugeMetricFamily("nelbo_model_load_success", "1 where the last load succeeded.", labels=["model"])
         loaded = GaugeMetricFamily(
             "nelbo_model_last_load_timestamp_seconds", "When a load last succeeded.", labels=["model"]
@@ -199,7 +211,11 @@ class Metrics(Collector):
                 created = datetime.fromisoformat(bundle.calibration.created).timestamp()
                 age.add_metric([name], self._clock() - created)
                 info.add_metric([name], {"version": bundle.version, "digest": bundle.digest})
-        yield from (age, info, success, loaded)
+                rate.add_metric([name], state.scorer.decider.decide().effective_rate)
+                for field, sketch in bundle.reference.fields.items():
+                    missing.add_metric([name, field], sketch.missing / max(bundle.reference.n_records, 1))
+        ready = GaugeMetricFamily("nelbo_ready", "1 where /healthz/ready says so.", float(not self._live.problems()))
+        yield from (age, info, rate, missing, success, loaded, ready)
 
     def _of_requests(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nelbo
 
@@ -20,6 +22,14 @@ def test_core_and_service_load_nothing_heavy() -> None:
 def test_command_line_starts_without_what_its_commands_need() -> None:
     assert loaded_by("import nelbo.cli").isdisjoint({"torch", "pyarrow", "scipy", "sklearn", "fastapi"})
     assert loaded_by("import training.cli").isdisjoint({"torch", "pyarrow", "sklearn", "onnx"})
+
+
+def test_onnxruntime_keeps_no_device_id_and_sends_no_usage_data(tmp_path: Path) -> None:
+    switches = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in switches}
+    code = "import nelbo.scoring; nelbo.scoring.ort.get_available_providers()"
+    subprocess.run([sys.executable, "-c", code], env=environment | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_public_names_are_these() -> None:

@@ -104,6 +104,29 @@ def test_a_model_is_shown_with_its_version_and_the_age_of_its_calibration(client
     assert found.value("nelbo_model_last_load_timestamp_seconds", model="pumps") == pytest.approx(time.time(), abs=60)
 
 
+def test_what_alerts_compare_with_is_shown(client: Client) -> None:
+    found = client.scrape()
+    assert found.value("nelbo_effective_rate", model="pumps") == 0.05  # 10 of 199 + 1 calibration records
+    assert found.value("nelbo_reference_missing_share", model="pumps", field="pressure") == 0
+    n_missing = sum(record["rpm"] is None for record in normal_records(400, seed=1000))
+    assert found.value("nelbo_reference_missing_share", model="pumps", field="rpm") == n_missing / 400
+    assert found.value("nelbo_ready") == 1
+
+
+def test_a_service_that_is_not_ready_says_so_in_its_metrics(client_factory: ClientFactory) -> None:
+    client = client_factory(load=False)
+    assert client.scrape().value("nelbo_ready") == 0
+    client.service.live.load_all()
+    assert client.scrape().value("nelbo_ready") == 1
+
+
+def test_the_durations_of_every_route_are_there_before_the_first_request(client: Client) -> None:
+    found = client.scrape()
+    routes = ("/v1/models/{name}/score", "/v1/models", "/healthz/ready", "unmatched")
+    counts = [found.value("nelbo_http_request_duration_seconds_count", route=route) for route in routes]
+    assert counts == [0, 0, 0, 0]
+
+
 def test_a_model_that_failed_to_load_is_shown_as_such(client_factory: ClientFactory, tmp_path: Path) -> None:
     (write_tiny_bundle(tmp_path) / "score.onnx").unlink()
     assert client_factory(tmp_path).scrape().value("nelbo_model_load_success", model="pumps") == 0

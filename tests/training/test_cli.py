@@ -2,6 +2,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,11 +24,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["nelbo", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as exit_:
+        code: Any = 0
+        try:
             cli.main()
-            sys.exit(0)
+        except SystemExit as exit_:
+            code = exit_.code or 0
         captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
+        return code, captured.out, captured.err
 
     return run
 
