@@ -12,7 +12,7 @@ DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -54,6 +54,10 @@ bench-agreement: $(VENV)/.dev
 bench-large-table: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.large_table --format parquet
 	$(BIN)/python -m benchmarks.large_table --format csv
+
+# DATA is a folder of .npz (X, y) or .csv (with a label column); an hour and a half for 29 tables.
+bench-quality: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.quality --data $(DATA) --out benchmarks/results/quality.csv
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start

@@ -48,7 +48,8 @@ def encoded(layout: Layout, batch: Batch) -> Features:
 
 def _cyclic(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     phases = [2 * np.pi * np.mod(seconds, period) / period for period in (_DAY_S, _WEEK_S)]
-    return np.nan_to_num(np.stack([f(phase) for phase in phases for f in (np.sin, np.cos)], axis=1))
+    stacked = np.stack([f(phase) for phase in phases for f in (np.sin, np.cos)], axis=1)
+    return np.asarray(np.nan_to_num(stacked), dtype=np.float64)
 
 
 def _one_hot(codes: NDArray[np.int64], n_codes: int) -> NDArray[np.float64]:

@@ -53,8 +53,9 @@ def _lines(
     yield "## What the bundle reveals of its data"
     yield (
         "Categories and spikes of fields (`schema.json`), scores of the calibration records (`calibration.json`), "
-        "quantiles and counts of fields (`reference.json`), and up to 16 whole records without their ids "
-        "(`golden.ndjson`), which the service replays before it serves."
+        "quantiles and counts of fields (`reference.json`), up to 16 whole records without their ids "
+        "(`golden.ndjson`), which the service replays before it serves, and where there is a report, the oddest "
+        "values of 10 records with their ids (`report.json`, `report.html`)."
     )
 
 

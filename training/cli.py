@@ -1,4 +1,4 @@
-"""`nelbo schema`, `nelbo fit`, `nelbo calibrate`."""
+"""`nelbo schema`, `nelbo fit`, `nelbo calibrate`, `nelbo report`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nelbo.errors import SchemaError
+from nelbo.errors import SchemaError, StoreError
 
 if TYPE_CHECKING:
     from training.data import Label
@@ -76,7 +76,7 @@ def fit(
     )
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("reading", total=None, loss="")
         outcome = run(
             request,
@@ -107,6 +107,7 @@ def calibrate(
     folder = find_bundle(bundle, models)
     target = recalibrate(read_bundle(folder), table, label_of(label, normal), rate, folder.parent.parent)
     new = read_bundle(target)
+    before = Decider(read_bundle(folder).calibration).decide()
     decision = Decider(new.calibration).decide()
     if as_json:
         typer.echo(
@@ -126,7 +127,44 @@ def calibrate(
         f"{new.label}: {decision.n_calibration} calibration records, effective rate {decision.effective_rate:.3%}"
     )
     typer.echo(f"true rate with 90 %: {decision.rate_low:.3%} to {decision.rate_high:.3%}")
-    typer.echo(f"bundle: {target}; it is live")
+    typer.echo(f"threshold: {before.thresholds['score']:.6g} → {decision.thresholds['score']:.6g}")
+    typer.echo(f"bundle: {target}; it is live: a running service takes it at its next start")
+
+
+def report(
+    bundle: Annotated[str | None, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")] = None,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Two bundles, side by side on one page.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; the bundle's own page if not given.")
+    ] = None,
+    models: Models = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Say where the report of a fit is, or write it anew; or write one of two fits side by side."""
+    from nelbo.bundle import replace_file
+    from training.report import PAGE, better, comparison_page, page, read_facts
+
+    if compare is not None and bundle is None:
+        first, second = (read_facts(name, models) for name in compare)
+        target = output or Path(f"compare-{first.facts.label}-{second.facts.label}.html")
+        replace_file(target, comparison_page(first.facts, second.facts))
+        said, labels = better(first.facts, second.facts), [first.facts.label, second.facts.label]
+    elif bundle is not None and compare is None:
+        found = read_facts(bundle, models)
+        own = found.folder / PAGE
+        target = output or (own if found.has_page else Path(f"{found.facts.label}.html"))
+        if target != own:
+            replace_file(target, page(found.facts))
+        said, labels = found.facts.headline, [found.facts.label]
+    else:
+        raise StoreError("nelbo report needs one BUNDLE, or --compare A B")
+    if as_json:
+        typer.echo(json.dumps({"bundles": labels, "report": str(target), "verdict": said}))
+    else:
+        typer.echo(said, err=True)
+        typer.echo(target)
 
 
 def label_of(label: str | None, normal: str | None) -> "Label | None":
@@ -155,6 +193,9 @@ def _as_json(outcome: "Outcome") -> dict[str, Any]:
         "fields": [field.name for field in bundle.schema.fields],
         "warnings": list(outcome.data.warnings),
         "metrics": bundle.manifest.metrics,
+        "report": str(outcome.folder / "report.html"),
+        "verdict": outcome.facts.headline,
+        "beside_others": outcome.facts.comparison.sentence if outcome.facts.comparison else None,
     }
 
 
@@ -196,7 +237,10 @@ def _rows(outcome: "Outcome", models: Path) -> list[tuple[str, str]]:
                 f"{score['average_precision']:.3f}, {score['power']:.1%} flagged at this rate",
             )
         )
+    if outcome.facts.comparison is not None:
+        rows.append(("beside others", outcome.facts.comparison.sentence))
     rows.append(("bundle", str(outcome.folder)))
+    rows.append(("report", f"{outcome.folder / 'report.html'}: {outcome.facts.headline}"))
     option = "" if models == Path("models") else f" --models {models}"
     rows.append(("next", f"nelbo serve{option}    or    nelbo score {bundle.name}{option} TABLE"))
     return rows

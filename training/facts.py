@@ -19,11 +19,7 @@ FALSE_ALARMS = tuple(round((i / 50) ** 2, 6) for i in range(51))
 RECALLS = tuple(round(i / 50, 6) for i in range(1, 51))
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the file: what it does not know is refused."""
-
-
-class Finding(_Part):
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One sentence on whether to deploy.
 
     Attributes:
@@ -37,7 +33,7 @@ class Finding(_Part):
     text: str
 
 
-class ColumnFacts(_Part):
+class ColumnFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One column of the table.
 
     Attributes:
@@ -53,7 +49,7 @@ class ColumnFacts(_Part):
     n_categories: int | None
 
 
-class DataFacts(_Part):
+class DataFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table.
 
     Attributes:
@@ -75,7 +71,7 @@ class DataFacts(_Part):
     warnings: list[str]
 
 
-class FitFacts(_Part):
+class FitFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The fit.
 
     Attributes:
@@ -98,7 +94,7 @@ class FitFacts(_Part):
     config: str | None
 
 
-class RateFacts(_Part):
+class RateFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The bundle's own false-alarm rate.
 
     Attributes:
@@ -115,7 +111,7 @@ class RateFacts(_Part):
     thresholds: dict[StatisticName, float | None]
 
 
-class Histogram(_Part):
+class Histogram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One statistic of held-out normal records and of anomalies, higher = more anomalous.
 
     Attributes:
@@ -131,7 +127,7 @@ class Histogram(_Part):
     flagged: float
 
 
-class DetectorFacts(_Part):
+class DetectorFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one detector tells the anomalies from calibration-b.
 
     Attributes:
@@ -150,7 +146,7 @@ class DetectorFacts(_Part):
     by_kind: dict[str, float]
 
 
-class ComparisonFacts(_Part):
+class ComparisonFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The bundle beside usual detectors.
 
     Attributes:
@@ -176,7 +172,7 @@ class ComparisonFacts(_Part):
         return next(detector for detector in self.detectors if detector.name == "score")
 
 
-class CheckFacts(_Part):
+class CheckFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Calibration-b judged by itself: one half gives p-values, the other half is flagged by them.
 
     Attributes:
@@ -198,7 +194,7 @@ class CheckFacts(_Part):
     p_value: float
 
 
-class SkillFacts(_Part):
+class SkillFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the other fields tell of one, nats per record, over `n` records of calibration-b.
 
     Attributes:
@@ -218,7 +214,7 @@ class SkillFacts(_Part):
         return self.alone - self.given_others
 
 
-class MapFacts(_Part):
+class MapFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Latent means in two dimensions.
 
     Attributes:
@@ -232,7 +228,7 @@ class MapFacts(_Part):
     anomalies: list[tuple[float, float, float]]
 
 
-class OddField(_Part):
+class OddField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One field of an odd record: its value, what the others let expect, and what hiding it would change, nats."""
 
     field: str
@@ -243,7 +239,7 @@ class OddField(_Part):
     is_missing: bool
 
 
-class OddRecord(_Part):
+class OddRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A record of the fit that the model finds odd.
 
     Attributes:
@@ -264,8 +260,9 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """All of them.
 
     Attributes:
-        n_beyond: records of the fit beyond the threshold.
-        oddest: of the records fitted on, the highest score first.
+        n_looked_at: records of the fit that were scored, at most 100,000.
+        n_beyond: of these, beyond the threshold.
+        oddest: of these, the highest score first.
     """
 
     format: Literal[1] = 1
@@ -276,11 +273,12 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     data: DataFacts
     fit: FitFacts
     rate: RateFacts
-    comparison: ComparisonFacts
+    comparison: ComparisonFacts | None
     histograms: dict[StatisticName, Histogram]
     check: CheckFacts | None
     skill: list[SkillFacts]
     map: MapFacts | None
+    n_looked_at: int
     n_beyond: int
     oddest: list[OddRecord]
 
@@ -288,6 +286,16 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def label(self) -> str:
         """`name@version`."""
         return f"{self.model}@{self.version}"
+
+    @property
+    def headline(self) -> str:
+        """Whether to deploy, in one sentence."""
+        n = sum(finding.level == "look" for finding in self.findings)
+        return {
+            "good": "Fit to deploy: nothing here speaks against it.",
+            "look": f"Fit to deploy, once a person has looked at {n} point{'s' * (n != 1)}.",
+            "stop": "Not fit to deploy as it is.",
+        }[self.level]
 
     @property
     def level(self) -> Level:
@@ -310,4 +318,4 @@ def parse(text: bytes, source: str) -> Facts:
     try:
         return msgspec.json.decode(text, type=Facts)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{source}: report.json: {error}") from error
+        raise BundleError(f"{source}: report.json: {error}; another version of nelbo may have written it") from error

@@ -1,12 +1,12 @@
 """Synthetic anomalies for tables without labels: normal records with one wrong cell."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.records import MISSING, Batch
+from nelbo.schema import Schema
 from nelbo.scoring import states
 from training.layout import Layout
 
@@ -14,6 +14,13 @@ _SHIFT = 4.0  # robust standard deviations: outside the bulk, inside what most s
 _PER_KIND = 250  # an AUROC to about 0.02; chosen
 
 Cells = NDArray[np.bool_]
+
+KINDS = {
+    "shift": f"a number moved by {_SHIFT:g} robust standard deviations",
+    "swap": "a value taken from another record",
+    "wrong category": "another known category",
+    "unseen category": "a category that training did not see",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,10 @@ def _injected(layout: Layout, normal: Batch, donors: Batch, kind: str, rng: np.r
         fields = np.flatnonzero(allowed[row])
         if fields.size:
             field = int(rng.choice(fields))
-            changed[row] = field if KINDS[kind](layout, batch, donors, row, field, rng) else -1
+            value = _other_value(layout, batch, donors, kind, row, field, rng)
+            if value is not None:
+                _put(layout.schema, batch, row, field, value)
+                changed[row] = field
     kept = np.flatnonzero(changed >= 0)
     batch = replace(
         batch, numbers=numbers[kept], codes=codes[kept], index=batch.index[kept], ids=[None] * len(kept), values={}
@@ -86,64 +96,36 @@ def _allowed(layout: Layout, batch: Batch, kind: str) -> Cells:
     return ~missing & np.array(fitting[kind], dtype=np.bool_)
 
 
-# --- one wrong cell; each writes into the batch's arrays and says whether the value differs now --------
+def _put(schema: Schema, batch: Batch, row: int, field: int, value: float) -> None:
+    column = schema.fields[field]
+    if column.is_coded:
+        batch.codes[row, schema.codes.index(column)] = int(value)
+    else:
+        batch.numbers[row, schema.numbers.index(column)] = value
 
 
-def _shift(layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator) -> bool:
-    column = layout.schema.fields[field]
-    j = layout.schema.numbers.index(column)
-    distance = _SHIFT * float(layout.scale[layout.numeric.index(j)])
-    before = batch.numbers[row, j]
-    after = before + (distance if rng.random() < 0.5 else -distance)
-    batch.numbers[row, j] = np.round(after / column.step) * column.step if column.step else after
-    return bool(batch.numbers[row, j] != before)
-
-
-def _swap(layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator) -> bool:
+def _other_value(
+    layout: Layout, batch: Batch, donors: Batch, kind: str, row: int, field: int, rng: np.random.Generator
+) -> float | None:
+    """What the cell becomes; None if there is nothing else it could be."""
     column = layout.schema.fields[field]
     if column.is_coded:
         j = layout.schema.codes.index(column)
-        others = donors.codes[:, j]
-        others = others[(others != batch.codes[row, j]) & (others != MISSING)]
-        target: NDArray[np.float64] | NDArray[np.int64] = batch.codes
+        before, known = float(batch.codes[row, j]), donors.codes[:, j]
+        others = known[(known != MISSING) & (known != before)].astype(np.float64)
     else:
         j = layout.schema.numbers.index(column)
-        values = donors.numbers[:, j]
-        values = values[np.isfinite(values)]
-        others, target = values[values != batch.numbers[row, j]], batch.numbers
-    if others.size == 0:
-        return False
-    target[row, j] = rng.choice(others)
-    return True
-
-
-def _wrong_category(
-    layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator
-) -> bool:
-    column = layout.schema.fields[field]
-    j = layout.schema.codes.index(column)
-    others = np.setdiff1d(np.arange(len(column.known)), batch.codes[row, j])
-    batch.codes[row, j] = rng.choice(others)
-    return True
-
-
-def _unseen_category(
-    layout: Layout, batch: Batch, donors: Batch, row: int, field: int, rng: np.random.Generator
-) -> bool:
-    column = layout.schema.fields[field]
-    batch.codes[row, layout.schema.codes.index(column)] = column.unseen_code
-    return True
-
-
-KINDS: dict[str, Callable[[Layout, Batch, Batch, int, int, np.random.Generator], bool]] = {
-    "shift": _shift,
-    "swap": _swap,
-    "wrong category": _wrong_category,
-    "unseen category": _unseen_category,
-}
-IN_WORDS = {
-    "shift": f"a number moved by {_SHIFT:g} robust standard deviations",
-    "swap": "a value taken from another record",
-    "wrong category": "another known category",
-    "unseen category": "a category that training did not see",
-}
+        before, values = float(batch.numbers[row, j]), donors.numbers[:, j]
+        others = values[np.isfinite(values) & (values != before)]
+    match kind:
+        case "shift":
+            distance = _SHIFT * float(layout.scale[layout.numeric.index(j)])
+            after = before + float(rng.choice([-distance, distance]))
+            after = round(after / column.step) * column.step if column.step else after
+            return after if after != before else None
+        case "swap":
+            return float(rng.choice(others)) if others.size else None
+        case "wrong category":
+            return float(rng.choice(np.setdiff1d(np.arange(len(column.known)), before)))
+        case _:
+            return float(column.unseen_code)

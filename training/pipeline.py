@@ -2,9 +2,12 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+import json
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -26,8 +29,11 @@ from training.config import Config
 from training.data import Data, Label, file_digest, load, read_normal
 from training.evaluate import LatentUse, latent_use, latents_in_use
 from training.export import OPSET, check_parity, export
+from training.facts import Facts, encode
 from training.fit import Checkpoint, Progress, fit
 from training.layout import lay_out
+from training.measuring import Fit, facts_of
+from training.report import FACTS, PAGE, page
 
 _N_GOLDEN = 16  # chosen; enough to notice another graph, few enough to replay at every start
 _LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "torch")
@@ -73,6 +79,7 @@ class Outcome:
         latents: whether they are in use.
         evaluation: against labels, where there are any.
         losses: (step, nats per record).
+        facts: what the report shows.
     """
 
     folder: Path
@@ -81,6 +88,7 @@ class Outcome:
     latents: LatentUse
     evaluation: Evaluation | None
     losses: list[tuple[int, float]]
+    facts: Facts
 
 
 def run(
@@ -126,16 +134,22 @@ def run(
             "evaluation": evaluation,
         },
     )
-    stage("writing")
     reference = reference_of(data.schema, fit_part)
-    folder = _write(request.models, manifest, graph, onnx, calibration, reference, part_b, data.warnings)
-    return Outcome(folder, read_bundle(folder), data, latents, evaluation, fitted.losses)
+    stage("comparing")
+    draft = Scorer(Bundle(manifest, data.schema, onnx, calibration, reference, golden=(), card=""))
+    as_toml = None if request.config == Config() else _toml(request.config)
+    facts = facts_of(Fit(draft, graph, data, layout, fitted.losses, latents, _command(request), as_toml))
+    stage("writing")
+    report = {FACTS: encode(facts), PAGE: page(facts)}
+    folder = _write(request.models, manifest, graph, onnx, calibration, reference, part_b, data.warnings, report)
+    return Outcome(folder, read_bundle(folder), data, latents, evaluation, fitted.losses, facts)
 
 
 def recalibrate(bundle: Bundle, table: Path, label: Label | None, rate: float | None, models: Path) -> Path:
     """A new version of a bundle whose p-values come from the normal records of another table.
 
     The graph and the way in which parts become a score stay, and so do the scores; p-values and thresholds change.
+    The report is left behind: it tells of the old ones.
 
     Args:
         bundle: the one to start from.
@@ -174,6 +188,7 @@ def _write(
     reference: Reference,
     part_b: Batch,
     warnings: tuple[str, ...],
+    report: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
     """Writes the bundle, reads it back as a service would, and makes it the live version."""
     files = {
@@ -183,6 +198,7 @@ def _write(
         "reference.json": reference.model_dump_json().encode() + b"\n",
         "golden.ndjson": golden_lines(graph, calibration.combination, part_b),
         "MODEL_CARD.md": model_card(manifest, graph.schema, calibration, warnings),
+        **report,
     }
     folder = write_bundle(models, manifest, files)
     Scorer(read_bundle(folder)).replay()
@@ -253,3 +269,23 @@ def _checkpoint(request: Request, data: Data) -> Checkpoint | None:
         return None
     shape = f"{data.digest} {data.schema.digest} {request.config.model_dump_json()} {request.seed}"
     return Checkpoint(request.checkpoint, hashlib.sha256(shape.encode()).hexdigest())
+
+
+def _command(request: Request) -> str:
+    """What fits the table again, without the folders of this machine."""
+    words = ["nelbo", "fit", request.table.name, "--name", request.name, "--seed", str(request.seed)]
+    if request.schema is not None:
+        words += ["--schema", request.schema.name]
+    if request.label is not None:
+        words += ["--label", request.label.column, "--normal", request.label.normal]
+    if request.rate is not None:
+        words += ["--rate", f"{request.rate:g}"]
+    if request.config != Config():
+        words += ["--config", "config.toml"]
+    return shlex.join(words)
+
+
+def _toml(config: Config) -> str:
+    """A config as the file that gives it; JSON writes numbers, texts and lists as TOML does."""
+    settings = config.model_dump(mode="json", exclude_none=True)
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
