@@ -169,8 +169,11 @@ def recalibrate(bundle: Bundle, table: Path, label: Label | None, rate: float | 
         "calibration_source": table.name,
         "calibration_digest": file_digest(table),
     }
+    # What the evaluation says of power and realised rate held for the thresholds before.
+    metrics = {name: value for name, value in bundle.manifest.metrics.items() if name != "evaluation"}
     manifest = bundle.manifest.model_copy(
         update={
+            "metrics": metrics,
             "version": new_version(sha256(calibration_bytes(calibration))),
             "created": now(),
             "data": bundle.manifest.data | provenance,

@@ -64,7 +64,7 @@ def fitted_elbo(vae: VAE, t: Tensor) -> float:
         optimiser.zero_grad()
         loss = closed_form_loss(vae, t)
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss)
+        return float(loss.detach())
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     shown, blank = torch.ones_like(t), t[:, :0]
