@@ -88,8 +88,8 @@ def fit(
 def _threads(layout: Layout, config: Config) -> Iterator[None]:
     """One thread for layers this small, whatever torch's own choice.
 
-    Measured 2026-11-22 on 2 cores, 128 × 128 layers, batches of 256: two threads saved a third on an idle machine,
-    and took 6 times as long beside another busy process, since each waits spinning for the other at every layer.
+    Measured 2026-11-22 on 2 cores, 128 × 128 layers, batches of 256, beside another busy process: the demo's fit took
+    138 s on two threads, which wait spinning for each other at every layer, and 26 s on one.
     """
     widths = [layout.n_features + sum(layout.n_codes), *config.hidden]
     multiplications = config.batch_size * max((a * b for a, b in pairwise(widths)), default=0)
