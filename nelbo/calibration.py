@@ -259,8 +259,9 @@ _MIN_SLOPE = 1e-3  # nats per unit; keeps a map strictly increasing where a part
 # of few distinct records the bulk is a handful of ties that differ by rounding. A calibrated −ELBO has about 1.
 _MAX_SLOPE = 4.0
 
-# The oddest field counts half. Measured 2026-11-22 on NSL-KDD (AUROC of KDDTest+) and on single wrong cells in its
-# normal records, two seeds: weight 0 gave .960 and .73, 1/2 .950 and .77, 1 .945 and .78; AI4I .852, .848, .842.
+# The oddest field counts half: on 18 ADBench tables AUROC / average precision were .865 / .638 at weight 0, .861 / .639
+# at 1/2, .859 / .629 at 1 (one seed, 2026-11-22), and single wrong cells in normal records of NSL-KDD gain most of
+# what there is to gain. docs/decisions/0001 has the table, and what was looked at that should not have been.
 _ODDEST_WEIGHT = 0.5
 
 
