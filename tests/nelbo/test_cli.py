@@ -15,6 +15,7 @@ import pytest
 from nelbo import cli
 from nelbo.errors import NelboError
 from tests.bundles import VERSION, normal_records, odd_record, write_tiny_bundle
+from tests.commands import exit_code
 
 Run = Callable[..., tuple[int, str, str]]
 N_NORMAL = 30
@@ -32,14 +33,7 @@ def run(models: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.Captu
     """Runs a command in this process: its exit code, its stdout, its stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nelbo", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        sys.stdout.flush()
+        code = exit_code(monkeypatch, *arguments)
         captured = capfdbinary.readouterr()
         return code, captured.out.decode(), captured.err.decode()
 

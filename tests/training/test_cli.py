@@ -1,15 +1,13 @@
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from nelbo import cli
 from nelbo.bundle import read_bundle
 from nelbo.schema import read_schema
 from nelbo.store import Store
+from tests.commands import exit_code
 from tests.fits import mixed_table, numeric_table, write_csv
 
 Run = Callable[..., tuple[int, str, str]]
@@ -22,13 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     (tmp_path / "quick.toml").write_text("hidden = [16]\nsteps = 100\nbatch_size = 64\n")
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nelbo", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
+        code = exit_code(monkeypatch, *arguments)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
