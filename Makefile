@@ -8,11 +8,16 @@ TORCH ?= torch==2.13.0
 HOST ?= 127.0.0.1
 PORT ?= 8000
 DATA ?=
+TRAIN ?=
+TEST ?=
+LABEL ?=
+NORMAL ?=
+SCHEMA ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-wrong-cells bench-labelled bench-fit-cost clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -55,9 +60,23 @@ bench-large-table: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.large_table --format parquet
 	$(BIN)/python -m benchmarks.large_table --format csv
 
-# DATA is a folder of .npz (X, y) or .csv (with a label column); an hour and a half for 29 tables.
+# DATA is a folder of .npz (X, y) or .csv (with a label column); an hour and a half for 29 tables and three seeds.
+# A run that is started again goes on; figures, page and picture go to benchmarks/results/. PyOD's detectors join in
+# where it is installed: $(VENV)/bin/pip install -c constraints.txt -e '.[pyod]'
 bench-quality: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.quality --data $(DATA) --out benchmarks/results/quality.csv
+
+# DATA="TABLE --label COLUMN --normal VALUE"
+bench-wrong-cells: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.wrong_cells $(DATA)
+
+# TRAIN and TEST are tables, LABEL a column, NORMAL its value in normal records; without TEST a part of TRAIN is ranked.
+bench-labelled: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.labelled --train $(TRAIN) $(if $(TEST),--test $(TEST)) \
+	  --label "$(LABEL)" --normal "$(NORMAL)" $(if $(SCHEMA),--schema $(SCHEMA))
+
+bench-fit-cost: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.fit_cost --repeat
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start

@@ -2,8 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
+from benchmarks.quality import pyod_peers
 from benchmarks.quality.protocol import Halves
+from nelbo.bundle import Bundle
 from nelbo.calibration import STATISTICS
-from nelbo.records import RecordDecoder
+from nelbo.errors import TableError
+from nelbo.records import Batch
 from nelbo.scoring import Scorer, upward
 from nelbo.tables import open_table, read_batches
+from training.config import Config
 from training.pipeline import Request, run
 
 Scores = NDArray[np.float64]
@@ -41,35 +46,68 @@ class Ranking:
     score_s: float
 
 
-def nelbo(halves: Halves, seed: int) -> Ranking:
-    """The default of `nelbo fit`, through the exported bundle and the ONNX scorer."""
+Detector = Callable[[Halves, int], Ranking]
+Fit = Callable[[Matrix, int], Callable[[Matrix], Scores]]
+
+
+def nelbo(halves: Halves, seed: int, config: Config | None = None, schema: Path | None = None) -> Ranking:
+    """`nelbo fit`, through the exported bundle and the ONNX scorer; a name for each statistic.
+
+    Args:
+        halves: to fit and to score.
+        seed: of the fit.
+        config: of the fit; None for the default.
+        schema: path of one; None infers it.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pq.write_table(halves.train, folder / "train.parquet")
-        pq.write_table(halves.test, folder / "test.parquet")
+        test = folder / "test.parquet"
+        pq.write_table(halves.test, test)
         start = time.perf_counter()
-        outcome = run(Request(folder / "train.parquet", "quality", folder / "models", seed=seed))
-        fitted = time.perf_counter()
-        scorer = Scorer(outcome.bundle)
-        decoder = RecordDecoder(scorer.schema)
-        parts = [scorer.score(batch) for batch in read_batches(open_table(folder / "test.parquet"), decoder, 8192)]
+        bundle = fitted(halves.train, folder, seed, config, schema)
+        done_fitting = time.perf_counter()
+        scores = statistics_of(Scorer(bundle), test)
         done = time.perf_counter()
-    scores = {
+    return Ranking(scores, done_fitting - start, done - done_fitting)
+
+
+def fitted(
+    normal: pa.Table, folder: Path, seed: int, config: Config | None = None, schema: Path | None = None
+) -> Bundle:
+    """The bundle that a fit of normal records leaves in a folder's store."""
+    train = folder / "train.parquet"
+    pq.write_table(normal, train)
+    request = Request(train, "quality", folder / "models", schema=schema, config=config or Config(), seed=seed)
+    return run(request).bundle
+
+
+def statistics_of(scorer: Scorer, table: Path) -> dict[str, Scores]:
+    """Each statistic of a file's records, higher = more anomalous, as `nelbo:score` and so on."""
+    parts = [scorer.score(batch) for batch in batches(scorer, table)]
+    return {
         f"nelbo:{name}": np.concatenate([upward(name, part.statistics[name]) for part in parts]) for name in STATISTICS
     }
-    return Ranking(scores, fitted - start, done - fitted)
 
 
-def _peer(name: str, fit: Callable[[Matrix, int], Callable[[Matrix], Scores]]) -> Callable[[Halves, int], Ranking]:
+def batches(scorer: Scorer, table: Path) -> list[Batch]:
+    """The records of a file; one that cannot be read is an error."""
+    found = list(read_batches(open_table(table), scorer.decoder, 8192))
+    errors = [error for batch in found for error in batch.errors]
+    if errors:  # without it, the scores of the others would stand beside the wrong labels
+        raise TableError(str(errors[0]))
+    return found
+
+
+def _peer(name: str, fit: Fit) -> Detector:
     """A detector of matrices: numbers standardised by the training half, categories one-hot."""
 
     def rank(halves: Halves, seed: int) -> Ranking:
         train, test = matrices(halves)
         start = time.perf_counter()
         score = fit(train, seed)
-        fitted = time.perf_counter()
+        done_fitting = time.perf_counter()
         scores = score(test)
-        return Ranking({name: scores}, fitted - start, time.perf_counter() - fitted)
+        return Ranking({name: scores}, done_fitting - start, time.perf_counter() - done_fitting)
 
     return rank
 
@@ -134,12 +172,40 @@ def _gmm(train: Matrix, seed: int) -> Callable[[Matrix], Scores]:
     return lambda test: -model.score_samples(test)
 
 
-DETECTORS: dict[str, Callable[[Halves, int], Ranking]] = {
-    "nelbo": nelbo,
-    "DTE-NP": _peer("DTE-NP", _dte_np),
-    "kNN": _peer("kNN", _knn),
-    "LOF": _peer("LOF", _lof),
-    "GMM": _peer("GMM", _gmm),
-    "IForest": _peer("IForest", _isolation_forest),
-    "PCA": _peer("PCA", _pca),
+PEERS: dict[str, Detector] = {
+    name: _peer(name, fit)
+    for name, fit in {
+        "DTE-NP": _dte_np,
+        "kNN": _knn,
+        "LOF": _lof,
+        "GMM": _gmm,
+        "IForest": _isolation_forest,
+        "PCA": _pca,
+    }.items()
 }
+PYOD_PEERS: dict[str, Detector] = {name: _peer(name, fit) for name, fit in pyod_peers.FITS.items()}
+
+
+def offered() -> list[str]:
+    """The detectors that can run here, ours first; PyOD's where it is installed."""
+    return ["nelbo", *PEERS, *(PYOD_PEERS if not pyod_peers.missing_libraries() else ())]
+
+
+def detectors(names: Sequence[str], config: Config | None = None) -> dict[str, Detector]:
+    """Detectors by name.
+
+    Args:
+        names: of them.
+        config: of our own fit.
+
+    Raises:
+        TableError: there is none of that name, or its library is not installed.
+    """
+    known: dict[str, Detector] = {"nelbo": partial(nelbo, config=config), **PEERS, **PYOD_PEERS}
+    for name in names:
+        if name not in known:
+            raise TableError(f"there is no detector '{name}', only {', '.join(known)}")
+        missing = pyod_peers.missing_libraries() if name in PYOD_PEERS else []
+        if missing:
+            raise TableError(f"detector '{name}' needs {' and '.join(missing)}: pip install 'nelbo[pyod]'")
+    return {name: known[name] for name in names}
