@@ -18,7 +18,8 @@ def combination_of(graph: Graph, batch: Batch) -> Combination:
     outputs = graph.run(batch)
     missing, _ = states(graph.schema, batch)
     names = tuple(field.name for field in graph.schema.fields)
-    return fit_combination(names, outputs.contributions, missing, outputs.kl.sum(axis=1))
+    categorical = tuple(field.is_coded for field in graph.schema.fields)
+    return fit_combination(names, categorical, outputs.contributions, missing, outputs.kl.sum(axis=1))
 
 
 def calibrated(graph: Graph, combination: Combination, batch: Batch, rate: float) -> CalibrationFile:

@@ -13,32 +13,40 @@ class Config(BaseModel):
     """Settings of a fit, as a TOML file gives them.
 
     Attributes:
-        likelihood: of a numeric field around what the decoder expects.
-        hidden: widths of the hidden layers, of the encoder and, reversed, of the decoder; () makes the
-            model linear.
-        n_latents: None for half as many as fields, 2 to 16.
-        shared_scale: one scale for all numeric fields instead of one each.
+        prior: what a record's latents are held against. "exemplars": up to `n_exemplars` records of the table, in
+            code, which the bundle then holds. "standard_normal": N(0, I), of which nothing in the bundle tells.
+        n_exemplars: at most.
+        likelihood: of a numeric field around what the decoder expects. A model with exemplars is always fitted with
+            the Cauchy likelihood, and gets this one with its scales afterwards.
+        encoder: widths of its hidden layers; () makes it linear.
+        decoder: widths of its hidden layers; () makes it linear.
+        n_latents: None for as many as a record has columns (up to 512) with exemplars, and for half as many as
+            fields (2 to 16) with a standard normal prior.
+        shared_scale: one scale for all numeric fields instead of one each; only with a standard normal prior.
         steps: optimiser steps.
         batch_size: records a step.
         learning_rate: of Adam, at its highest; it warms up and then falls along a cosine.
         warm_up: share of the steps in which the weight of the KL grows from 0 to 1, so that latents are in
-            use before they cost anything.
+            use before they cost anything; only with a standard normal prior.
         masked_share: share of records a step from which fields are hidden, each at a rate drawn from
             U(0, 1/2); teaches the conditionals that explanation and missing values need.
-        unseen_share: share of categorical cells a step that become "unseen"; teaches its surprise.
+        unseen_share: share of categorical cells a step that become "unseen", so that the encoder has met it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    likelihood: Literal["gaussian", "laplace", "student_t"] = "laplace"
-    hidden: tuple[int, ...] = (128, 128)
+    prior: Literal["exemplars", "standard_normal"] = "exemplars"
+    n_exemplars: int = Field(2048, ge=1, le=65_536)
+    likelihood: Literal["gaussian", "laplace", "student_t"] = "student_t"
+    encoder: tuple[int, ...] = (256,)
+    decoder: tuple[int, ...] = (256, 256)
     n_latents: int | None = Field(None, ge=1, le=1024)
     shared_scale: bool = False
     steps: int = Field(3000, ge=1)
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
     warm_up: float = Field(0.3, ge=0, le=1)
-    masked_share: float = Field(0.2, ge=0, le=1)
+    masked_share: float = Field(0.3, ge=0, le=1)
     unseen_share: float = Field(0.005, ge=0, lt=1)
 
 

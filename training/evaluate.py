@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from nelbo.records import Batch
-from training.vae import VAE, kl_to_standard_normal
+from training.vae import VAE
 
 _ACTIVE = 0.01  # variance of a latent's posterior mean over records; Burda et al., ICLR 2016
 _N_RECORDS = 2_000  # enough for a mean, few enough for all pairs
@@ -20,7 +20,7 @@ class LatentUse:
     Attributes:
         n_latents: how many there are.
         n_active: latents whose posterior mean varies between records by more than 0.01.
-        kl: mean KL of each latent, nats.
+        kl: of each latent, what it says of a record, nats: mean KL of its posterior to the normal of all records.
         mutual_information: between records and latents, nats; at most the log of the records it is estimated
             from (2,000).
     """
@@ -54,7 +54,8 @@ def latent_use(vae: VAE, batch: Batch, rng: np.random.Generator) -> LatentUse:
     Source of the estimate I = E[KL(q(z|x) ‖ p)] − KL(q(z) ‖ p): Hoffman & Johnson, ELBO surgery, 2016.
     """
     mean, log_variance = _posterior(vae, batch, rng)
-    kl = kl_to_standard_normal(torch.from_numpy(mean), torch.from_numpy(log_variance)).mean(dim=0).numpy()
+    noise = np.exp(log_variance).mean(axis=0)
+    kl = 0.5 * (np.log(mean.var(axis=0) + noise) - log_variance.mean(axis=0))
     return LatentUse(
         n_latents=vae.n_latents,
         n_active=int((mean.var(axis=0) > _ACTIVE).sum()),
@@ -68,8 +69,8 @@ def _posterior(vae: VAE, batch: Batch, rng: np.random.Generator) -> tuple[NDArra
     rows = rng.permutation(len(batch))[:_N_RECORDS]
     numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
     with torch.no_grad():
-        t, at_spike = vae.features(numbers)
-        mean, log_variance = vae.encode(t, at_spike, vae.one_hot(codes), vae.observed(numbers, codes).float())
+        shown = vae.observed(numbers, codes).float()
+        mean, log_variance = vae.encode(vae.features(numbers), vae.one_hot(codes), shown)
     return mean.numpy(), log_variance.numpy()
 
 

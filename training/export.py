@@ -91,9 +91,9 @@ def check_parity(vae: VAE, schema: Schema, graph: bytes, batch: Batch, seed: int
     with torch.no_grad():
         theirs = ScoreGraph(vae)(*inputs)
     compared = {name: (getattr(ours, name), tensor.numpy()) for name, tensor in zip(OUTPUTS, theirs, strict=True)}
-    # A choice between a category and another, or a spike and a number, may swap where both are equally likely.
+    # A choice between a category and another may swap where both are equally likely.
     del compared["expected_codes"]
-    chosen = [column.kind == "numeric" and column.spike is None for column in schema.numbers]
+    chosen = [column.kind == "numeric" for column in schema.numbers]
     spread = np.ones(len(schema.numbers))
     spread[vae.numeric.numpy()] = vae.scale.numpy()
     compared["expected_numbers"] = tuple((part / spread)[:, chosen] for part in compared["expected_numbers"])

@@ -19,11 +19,14 @@ from nelbo.errors import TableError
 from nelbo.records import Batch
 from training.config import Config
 from training.layout import Layout
-from training.vae import VAE, kl_to_standard_normal
+from training.prior import kl_to_standard_normal
+from training.vae import VAE
 
 _GRADIENT_NORM = 5.0  # chosen; a heavy-tailed batch must not throw the weights away
+_MOST_TURNED = 10_000  # records that principal axes are found on; chosen
 _WORTH_THREADS = 2**25  # multiplications of the largest layer in a step, about 2 ms on one core; chosen
 _EMA = 0.995  # of the weights that are exported: the last step's noise is averaged out
+_PULL = 0.01  # weight of a latent's square beside exemplars: what the encoder adds stays small. At 0.05 as at 0, worse
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Progress:
 
     Attributes:
         step: of `steps`.
-        loss: −ELBO per record, nats, averaged over the last steps.
+        loss: nats per record, averaged over the last steps: −ELBO with a standard normal prior; with exemplars,
+            which come later, what it costs to restore a record from noisy latents.
     """
 
     step: int
@@ -91,7 +95,7 @@ def _threads(layout: Layout, config: Config) -> Iterator[None]:
     Measured 2026-11-22 on 2 cores, 128 × 128 layers, batches of 256, beside another busy process: the demo's fit took
     138 s on two threads, which wait spinning for each other at every layer, and 26 s on one.
     """
-    widths = [layout.n_features + sum(layout.n_codes), *config.hidden]
+    widths = [layout.n_features + sum(layout.n_codes), *config.decoder]
     multiplications = config.batch_size * max((a * b for a, b in pairwise(widths)), default=0)
     before = torch.get_num_threads()
     torch.set_num_threads(1 if multiplications < _WORTH_THREADS else before)
@@ -111,7 +115,11 @@ def _fit(
 ) -> Fitted:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
-    vae = VAE(layout, config).to(device)
+    vae = VAE(layout, config)
+    if vae.with_exemplars:
+        _turn_onto_axes(vae, batch)
+        vae.likelihood, vae.log_scale = "cauchy", torch.nn.Parameter(torch.full((1,), -0.5))
+    vae = vae.to(device)
     data = _Data.of(vae, batch, device)
     optimiser = torch.optim.Adam(vae.parameters(), lr=config.learning_rate, fused=True)
     averaged = [p.detach().clone() for p in vae.parameters()]
@@ -122,14 +130,14 @@ def _fit(
     for step in range(start, config.steps):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, config.steps)
-        loss = _loss(vae, data, config, seed, step)
+        loss, nats = _loss(vae, data, config, seed, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(vae.parameters(), _GRADIENT_NORM)
         optimiser.step()
         # A running mean that starts at the first weights would carry them for long: the weight grows into _EMA.
         torch._foreach_lerp_(averaged, list(vae.parameters()), 1 - min(_EMA, (step + 1) / (step + 10)))
-        recent += loss.detach()
+        recent += nats
         if (step + 1) % every == 0:
             losses.append((step + 1, _finite(recent.item() / every)))
             recent.zero_()
@@ -144,12 +152,23 @@ def _fit(
     return Fitted(vae.cpu().eval(), losses)
 
 
+def _turn_onto_axes(vae: VAE, batch: Batch) -> None:
+    """Where a record has more columns than there are latents: these are its principal axes, on up to 10,000 records."""
+    if vae.turn.shape[0] <= vae.turn.shape[1]:
+        return
+    rows = slice(None, None, max(1, len(batch) // _MOST_TURNED))
+    numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
+    columns = vae.shown_columns(vae.features(numbers), vae.one_hot(codes), vae.observed(numbers, codes).float())
+    variance, axes = torch.linalg.eigh((columns.T @ columns).double())
+    del variance  # ascending
+    vae.turn = axes.flip(1)[:, : vae.n_latents].float().contiguous()
+
+
 @dataclass(frozen=True)
 class _Data:
-    """The whole table as tensors: t (n, D), at_spike (n, S), codes (n, C), observed (n, F)."""
+    """The whole table as tensors: t (n, D), codes (n, C), observed (n, F)."""
 
     t: Tensor
-    at_spike: Tensor
     codes: Tensor
     observed: Tensor
 
@@ -157,27 +176,32 @@ class _Data:
     def of(vae: VAE, batch: Batch, device: torch.device) -> "_Data":
         numbers = torch.from_numpy(batch.numbers).to(device)
         codes = torch.from_numpy(batch.codes).to(device)
-        t, at_spike = vae.features(numbers)
-        return _Data(t, at_spike, codes, vae.observed(numbers, codes).float())
+        return _Data(vae.features(numbers), codes, vae.observed(numbers, codes).float())
 
 
-def _loss(vae: VAE, data: _Data, config: Config, seed: int, step: int) -> Tensor:
-    """−ELBO per record of one batch, the KL weighted by the warm-up.
+def _loss(vae: VAE, data: _Data, config: Config, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """What is minimised, and nats per record of one batch.
 
     Every draw depends on seed and step alone, so that a resumed fit goes on as if it had never stopped.
     """
     noise = torch.Generator(device=data.t.device).manual_seed(seed * 1_000_003 + step)
     rows = _rows(len(data.t), config.batch_size, seed, step).to(data.t.device)
-    t, at_spike, observed = data.t[rows], data.at_spike[rows], data.observed[rows]
-    codes = _with_unseen(vae, data.codes[rows], config.unseen_share, noise)
-    one_hot = vae.one_hot(codes)
+    t, observed = data.t[rows], data.observed[rows]
+    one_hot = vae.one_hot(_with_unseen(vae, data.codes[rows], config.unseen_share, noise))
     shown = observed * _mask(observed, config.masked_share, noise)
-    mean, log_variance = vae.encode(t, at_spike, one_hot, shown)
-    z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise, device=mean.device)
-    nll = (vae.nll(z, t, at_spike, one_hot) * observed).sum(dim=1)
-    kl = kl_to_standard_normal(mean, log_variance).sum(dim=1)
-    weight = min(1.0, (step + 1) / max(1.0, config.warm_up * config.steps))
-    return (nll + weight * kl).mean()
+    mean, log_variance = vae.encode(t, one_hot, shown)
+    normal = torch.randn(mean.shape, generator=noise, device=mean.device)
+    if vae.with_exemplars:
+        # Noise of every strength up to that of the data itself: the decoder learns to lead back from anywhere.
+        z = mean + torch.rand((len(rows), 1), generator=noise, device=mean.device) * normal
+        beside = _PULL * 0.5 * mean.square().sum(dim=1)
+    else:
+        z = mean + (0.5 * log_variance).exp() * normal
+        weight = min(1.0, (step + 1) / max(1.0, config.warm_up * config.steps))
+        beside = weight * kl_to_standard_normal(mean, log_variance).sum(dim=1)
+    nats = ((vae.nll(z, t, one_hot) * observed).sum(dim=1) + beside).mean()
+    # A gradient by field: its size, and so where it is clipped, does not depend on how many fields there are.
+    return (nats / observed.shape[1] if vae.with_exemplars else nats), nats.detach()
 
 
 def _rows(n: int, batch_size: int, seed: int, step: int) -> Tensor:

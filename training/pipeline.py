@@ -34,6 +34,7 @@ from training.fit import Checkpoint, Progress, fit
 from training.layout import lay_out
 from training.measuring import Fit, facts_of
 from training.report import FACTS, PAGE, page
+from training.settle import settle
 
 _N_GOLDEN = 16  # chosen; enough to notice another graph, few enough to replay at every start
 _LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "torch")
@@ -106,7 +107,10 @@ def run(
     layout = lay_out(data.schema, fit_part)
     stage("fitting")
     fitted = fit(layout, fit_part, request.config, request.seed, progress, _checkpoint(request, data))
-    fitted.vae.in_use = latents_in_use(fitted.vae, fit_part, np.random.default_rng([request.seed, 3]))
+    settle(fitted.vae, fit_part, part_a, request.config, request.seed)
+    if not fitted.vae.with_exemplars:
+        in_use = latents_in_use(fitted.vae, fit_part, np.random.default_rng([request.seed, 3]))
+        fitted.vae.take_expectation_along(in_use)
     stage("exporting")
     onnx = export(fitted.vae, data.schema)
     parity = check_parity(fitted.vae, data.schema, onnx, fit_part, request.seed)

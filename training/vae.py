@@ -1,7 +1,7 @@
 """The model, whole: from raw columns to nats.
 
 Shapes: n records, N numbers (numeric and timestamp fields), C coded fields, F = N + C fields in the schema's
-order, D numeric features, S of them with a spike, K codes over all coded fields, L latents, P sigma points.
+order, D numeric features, K codes over all coded fields, L latents, P sigma points.
 """
 
 import math
@@ -13,8 +13,16 @@ from torch import Tensor, nn
 
 from training.config import Config
 from training.layout import BEND, FURTHEST, Layout
+from training.prior import Exemplars, StandardNormal
 
-MAX_SIGMA_LATENTS = 16  # with more in use, the posterior mean alone: rank correlation to 4,096 draws was .998
+MOST_LATENTS = 512  # of a model with exemplars; records of more columns are turned onto their principal axes
+# Standard deviation of every latent's posterior beside exemplars, where a latent has about the unit of a standardised
+# number. From 0.02 to 0.35 −ELBO ranks 29 tables alike, the reconstruction error the better the more of it; at 0.5
+# dense tables of few fields blur.
+POSTERIOR_SCALE = 0.35
+_N_DIRECTIONS = 4  # for the expectation over q where latents are many; chosen, each costs two more decodings
+_MOST_AXES = 16
+DEGREES = 4.0  # of freedom of Student's t: from 2 to 8 the ranking of 29 tables stays the same
 _LOGIT_CAP = 20.0  # e^20 and its sums stay finite in float32; a category cannot surprise by more than 40 nats
 _DAY_S, _WEEK_S = 86_400.0, 604_800.0
 _FURTHEST_S = 2.0**50  # 35 million years; a power of two, since the exporter writes a bound down in float32
@@ -27,12 +35,23 @@ _LONGEST_LOG = 343.0  # bend(1e30): what the decoder expects is kept where its i
 class VAE(nn.Module):
     """A variational autoencoder over mixed fields.
 
-    −ELBO = Σ_f NLL_f + Σ_l KL_l in nats, of the record with its numbers transformed: centred, divided by a
+    −ELBO = Σ_f NLL_f + KL(q(z | x) ‖ p) in nats, of the record with its numbers transformed: centred, divided by a
     robust spread, bent beyond 5 of these, standardised.
+
+    With exemplars (the default), a latent is a column of the record itself, corrected by the encoder: the mean of
+    q(z | x) is the record as one vector plus what the encoder adds, its variance a constant. The decoder, which sees
+    nothing but z, learns from noisy latents to lead back to where records lie. With a standard normal prior the
+    latents are few, and the encoder alone says mean and variance.
 
     Args:
         layout: of the table.
         config: of the fit.
+
+    Attributes:
+        prior: p(z); of a model with exemplars, only once `training.settle` has chosen them.
+        likelihood: of a numeric field around what the decoder expects.
+        turn: shape (D + K, L), from a record as one vector to its place among the latents; only with exemplars.
+        directions: shape (U, L), along which the expectation over q is taken.
     """
 
     numeric: Tensor
@@ -42,11 +61,6 @@ class VAE(nn.Module):
     centre: Tensor
     width: Tensor
     min_scale: Tensor
-    spike_columns: Tensor
-    spike_values: Tensor
-    spike_of_feature: Tensor
-    has_spike: Tensor
-    numeric_spike: Tensor
     to_schema_order: Tensor
     to_number_order: Tensor
     field_of_number: Tensor
@@ -55,25 +69,47 @@ class VAE(nn.Module):
     owner_of_code: Tensor
     code_within: Tensor
     offered: Tensor
+    is_seen: Tensor
+    unseen_nats: Tensor
+    seen_nats: Tensor
     sum_features: Tensor
     sum_codes: Tensor
-    sum_spikes: Tensor
+    turn: Tensor
+    directions: Tensor
 
     def __init__(self, layout: Layout, config: Config) -> None:
         super().__init__()
-        self.likelihood = config.likelihood
+        self.likelihood: str = config.likelihood
         self.furthest_seen = _FURTHEST_SEEN
         n_fields = len(layout.schema.fields)
-        self.n_latents = config.n_latents or min(16, max(2, n_fields // 2))
-        # Latents along which the expectation over q is taken; a fit leaves out those that collapsed.
-        self.in_use = list(range(self.n_latents))
-        self.n_features, self.n_spikes, self.n_codes = layout.n_features, len(layout.spikes), sum(layout.n_codes)
+        self.n_features, self.n_codes = layout.n_features, sum(layout.n_codes)
+        n_columns = self.n_features + self.n_codes
+        self.with_exemplars = config.prior == "exemplars"
+        if self.with_exemplars:
+            self.n_latents = min(n_columns, config.n_latents or MOST_LATENTS)
+        else:
+            self.n_latents = config.n_latents or min(16, max(2, n_fields // 2))
         self._register_layout(layout)
-        n_in = self.n_features + self.n_spikes + self.n_codes + n_fields
-        n_out = self.n_features + self.n_spikes + self.n_codes
-        self.encoder = perceptron([n_in, *config.hidden, 2 * self.n_latents])
-        self.decoder = perceptron([self.n_latents, *reversed(config.hidden), n_out])
+        self.register_buffer("turn", torch.eye(n_columns, self.n_latents), persistent=False)
+        self.take_expectation_along(list(range(self.n_latents)))
+        n_out = self.n_latents if self.with_exemplars else 2 * self.n_latents
+        self.encoder = perceptron([n_columns + n_fields, *config.encoder, n_out])
+        self.decoder = perceptron([self.n_latents, *config.decoder, n_columns])
         self.log_scale = nn.Parameter(torch.zeros(1 if config.shared_scale else self.n_features))
+        self.prior: StandardNormal | Exemplars = StandardNormal()
+
+    def take_expectation_along(self, in_use: Sequence[int]) -> None:
+        """Says which latents the expectation over q is taken along.
+
+        A collapsed latent says the same of every record, and the decoder has learnt not to listen to it: its axis
+        would only cost two more decodings. Of many latents, a few directions at random stand for all.
+        """
+        if len(in_use) <= (_N_DIRECTIONS if self.with_exemplars else _MOST_AXES):
+            directions = torch.eye(self.n_latents)[list(in_use)] * math.sqrt(max(1, len(in_use)))
+        else:
+            drawn = torch.randn(self.n_latents, _N_DIRECTIONS, generator=torch.Generator().manual_seed(0))
+            directions = torch.linalg.qr(drawn).Q.T * math.sqrt(self.n_latents)
+        self.register_buffer("directions", directions.contiguous(), persistent=False)
 
     def _register_layout(self, layout: Layout) -> None:
         schema = layout.schema
@@ -82,7 +118,6 @@ class VAE(nn.Module):
             self.register_buffer(name, torch.as_tensor(values, dtype=kind), persistent=False)
 
         self.timestamps = layout.timestamps
-        self.spike_features = layout.spikes
         constant("numeric", layout.numeric, torch.int64)
         constant("location", layout.location, torch.float64)
         constant("scale", layout.scale, torch.float64)
@@ -90,8 +125,6 @@ class VAE(nn.Module):
         constant("centre", layout.centre, torch.float32)
         constant("width", layout.width, torch.float32)
         constant("min_scale", layout.min_scale, torch.float32)
-        constant("spike_columns", [layout.numeric[at] for at in layout.spikes], torch.int64)
-        constant("spike_values", layout.spike_values, torch.float64)
         # Fields come as numbers and codes; the schema has them in one order.
         order = [schema.positions[column.name] for column in schema.numbers + schema.codes]
         constant("to_schema_order", [order.index(position) for position in range(len(order))], torch.int64)
@@ -106,16 +139,15 @@ class VAE(nn.Module):
         # The likeliest category of a field: not "rare" or "unseen" unless nothing else is known.
         offered = [0.0 if code < max(1, n - 2) else -1e4 for n in layout.n_codes for code in range(n)]
         constant("offered", offered, torch.float32)
+        # "Unseen" is outside of the softmax over the others: its probability is known beforehand, and the same always.
+        is_unseen = [float(code == n - 1) for n in layout.n_codes for code in range(n)]
+        constant("is_seen", [1 - one for one in is_unseen], torch.float32)
+        constant("unseen_nats", [-math.log(p) for p in layout.unseen], torch.float32)
+        constant("seen_nats", [-math.log1p(-p) for p in layout.unseen], torch.float32)
         self.code_ranges = [(sum(layout.n_codes[:j]), n) for j, n in enumerate(layout.n_codes)]
-        spike_owner = [layout.numeric[at] for at in layout.spikes]
-        constant("sum_spikes", _membership(spike_owner, len(schema.numbers)), torch.float32)
-        constant("has_spike", [float(at in layout.spikes) for at in range(layout.n_features)], torch.float32)
-        spike_of_feature = [layout.spikes.index(at) if at in layout.spikes else 0 for at in range(layout.n_features)]
-        constant("spike_of_feature", spike_of_feature, torch.int64)
         n_numeric = len(layout.numeric)  # one past the last: the blank that stands for a timestamp
         places = [layout.numeric.index(j) if j in layout.numeric else n_numeric for j in range(len(schema.numbers))]
         constant("to_number_order", places, torch.int64)
-        constant("numeric_spike", [float(at in layout.spikes) for at in range(len(layout.numeric))], torch.float64)
 
     # --- records as features ------------------------------------------------------------------------
 
@@ -124,90 +156,82 @@ class VAE(nn.Module):
         both = torch.cat([~torch.isnan(numbers), codes >= 0], dim=1)
         return both[:, self.to_schema_order]
 
-    def features(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Numeric features (n, D) and which of the spiked ones are their spike (n, S), both float32."""
+    def features(self, numbers: Tensor) -> Tensor:
+        """Numeric features, (n, D), float32."""
         x = numbers[:, self.numeric]
         u = (torch.where(torch.isnan(x), self.location, x) - self.location) / self.scale
         t = (bent(u.clamp(-FURTHEST, FURTHEST).float()) - self.centre) / self.width
-        at_spike = (numbers[:, self.spike_columns] == self.spike_values).float()
-        if self.n_spikes:
-            # A spike is said by its own feature; its number would only be one more outlier.
-            t = t * (1 - at_spike[:, self.spike_of_feature[: t.shape[1]]] * self.has_spike[: t.shape[1]])
-        return torch.cat([t, *(cyclic(numbers[:, j]) for j in self.timestamps)], dim=1), at_spike
+        return torch.cat([t, *(cyclic(numbers[:, j]) for j in self.timestamps)], dim=1)
 
     def one_hot(self, codes: Tensor) -> Tensor:
         """(n, K); a missing value is all zeros."""
         return (codes[:, self.owner_of_code] == self.code_within).float()
 
-    def encode(self, t: Tensor, at_spike: Tensor, one_hot: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | what is shown of x), both (n, L).
+    def shown_columns(self, t: Tensor, one_hot: Tensor, shown: Tensor) -> Tensor:
+        """A record as one vector, (n, D + K): what is hidden or missing is 0, the middle of a number.
 
         `shown` (n, F) is 1 where the encoder may see the value.
         """
         of_number, of_code = shown[:, self.field_of_number], shown[:, self.field_of_code]
         seen = t.clamp(-self.furthest_seen, self.furthest_seen)
-        parts = [seen * of_number[:, self.owner], at_spike * of_number[:, self.spike_columns]]
         # Halving a variance of 2 per changed category: a category weighs as much as a number.
-        parts += [one_hot * of_code[:, self.owner_of_code] / math.sqrt(2), 1 - shown]
-        mean, log_variance = self.encoder(torch.cat(parts, dim=1)).chunk(2, dim=1)
-        return mean, log_variance.clamp(-12.0, 4.0)
+        return torch.cat([seen * of_number[:, self.owner], one_hot * of_code[:, self.owner_of_code] / math.sqrt(2)], 1)
+
+    def encode(self, t: Tensor, one_hot: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | what is shown of x), both (n, L)."""
+        columns = self.shown_columns(t, one_hot, shown)
+        said = self.encoder(torch.cat([columns, 1 - shown], dim=1))
+        if not self.with_exemplars:
+            mean, log_variance = said.chunk(2, dim=1)
+            return mean, log_variance.clamp(-12.0, 4.0)
+        mean = columns @ self.turn + said
+        return mean, torch.full_like(mean, 2 * math.log(POSTERIOR_SCALE))
 
     # --- likelihoods --------------------------------------------------------------------------------
 
-    def decode(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Expected features (…, D), logits of spikes (…, S) and of codes (…, K)."""
-        out = self.decoder(z)
-        t, spike, code = out.split([self.n_features, self.n_spikes, self.n_codes], dim=-1)
-        return t, spike, _LOGIT_CAP * torch.tanh(code / _LOGIT_CAP)
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected features (…, D) and logits of codes (…, K)."""
+        t, code = self.decoder(z).split([self.n_features, self.n_codes], dim=-1)
+        return t, _LOGIT_CAP * torch.tanh(code / _LOGIT_CAP)
 
-    def nll(self, z: Tensor, t: Tensor, at_spike: Tensor, one_hot: Tensor) -> Tensor:
+    def nll(self, z: Tensor, t: Tensor, one_hot: Tensor) -> Tensor:
         """NLL of each field given z, nats: (…, F), missing values included (mask them outside).
 
         z is (…, L); the other arguments broadcast against it.
         """
-        expected, spike_logit, code_logit = self.decode(z)
+        expected, code_logit = self.decode(z)
         scale = torch.maximum(self.log_scale.clamp(-10.0, 5.0).exp(), self.min_scale)
-        of_feature = numeric_nll(self.likelihood, (t - expected) / scale) + scale.log()
-        if self.n_spikes:
-            # A record at its spike has no number to be likely or not.
-            off_spike = 1 - at_spike[..., self.spike_of_feature] * self.has_spike
-            of_feature = of_feature * off_spike
-        of_number = of_feature @ self.sum_features
-        if self.n_spikes:
-            sign = 2 * at_spike - 1
-            of_number = of_number + nn.functional.softplus(-sign * spike_logit) @ self.sum_spikes
-        of_code = (code_logit.exp() @ self.sum_codes).log() - (code_logit * one_hot) @ self.sum_codes
+        of_number = (numeric_nll(self.likelihood, (t - expected) / scale) + scale.log()) @ self.sum_features
+        seen = one_hot * self.is_seen
+        among_seen = ((code_logit.exp() * self.is_seen) @ self.sum_codes).log() - (code_logit * seen) @ self.sum_codes
+        is_unseen = (one_hot - seen) @ self.sum_codes
+        of_code = torch.lerp(among_seen + self.seen_nats, self.unseen_nats, is_unseen)
         return torch.cat([of_number, of_code], dim=-1)[..., self.to_schema_order]
 
-    def expected_nll(self, mean: Tensor, log_variance: Tensor, t: Tensor, at_spike: Tensor, one_hot: Tensor) -> Tensor:
-        """E_q[NLL] of each field, (n, F): by sigma points, exact for a quadratic; no random number in it."""
+    def expected_nll(self, mean: Tensor, log_variance: Tensor, t: Tensor, one_hot: Tensor) -> Tensor:
+        """E_q[NLL] of each field, (n, F): by sigma points, no random number in it.
+
+        Exact for a quadratic along axes; along drawn directions, exact in the mean over their draws.
+        """
         z = self.sigma_points(mean, log_variance)
-        return self.nll(z, t[:, None], at_spike[:, None], one_hot[:, None]).mean(dim=1)
+        return self.nll(z, t[:, None], one_hot[:, None]).mean(dim=1)
 
     def sigma_points(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """(n, P, L): mean ± √U σ_l along each of the U axes in use, or the mean alone where these are many.
-
-        A collapsed latent says the same of every record, and the decoder has learnt not to listen to it: its
-        axis would only cost two more decodings.
-        """
-        if not 0 < len(self.in_use) <= MAX_SIGMA_LATENTS:
+        """(n, P, L): the mean, one standard deviation of q to and fro along each direction; or the mean alone."""
+        if not len(self.directions):
             return mean[:, None]
-        spread = (0.5 * log_variance).exp() * math.sqrt(len(self.in_use))
-        step = spread[:, None] * torch.eye(self.n_latents, device=mean.device, dtype=mean.dtype)[self.in_use]
+        step = (0.5 * log_variance).exp()[:, None] * self.directions
         return torch.cat([mean[:, None] + step, mean[:, None] - step], dim=1)
 
     # --- back to the field's own units --------------------------------------------------------------
 
     def expectations(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """What the decoder expects at the posterior mean: numbers (n, N), float64; codes (n, C)."""
-        t, spike_logit, code_logit = self.decode(mean)
+        t, code_logit = self.decode(mean)
         n_numeric = len(self.location)
         u = unbent((t[:, :n_numeric] * self.width + self.centre).clamp(-_LONGEST_LOG, _LONGEST_LOG))
         x = u.double() * self.scale + self.location
         x = torch.maximum(torch.minimum(x, self.largest), -self.largest)
-        if self.n_spikes:
-            likely = (spike_logit > 0).double()[:, self.spike_of_feature[:n_numeric]] * self.numeric_spike
-            x = x * (1 - likely) + self.spike_values[self.spike_of_feature[:n_numeric]] * likely
         # A timestamp's hour and weekday name no moment: nothing is expected of it.
         columns = torch.cat([x, torch.zeros_like(mean[:, :1]).double()], dim=1)
         offered = code_logit + self.offered
@@ -224,15 +248,14 @@ class ScoreGraph(nn.Module):
         self.vae = vae
 
     def forward(self, numbers: Tensor, codes: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Contributions (n, F), kl (n, L), expected_numbers (n, N), expected_codes (n, C), latents (n, L)."""
+        """Contributions (n, F), kl (n, L or 1), expected_numbers (n, N), expected_codes (n, C), latents (n, L)."""
         vae = self.vae
         shown = (vae.observed(numbers, codes) & ~hidden).float()
-        t, at_spike = vae.features(numbers)
-        one_hot = vae.one_hot(codes)
-        mean, log_variance = vae.encode(t, at_spike, one_hot, shown)
-        contributions = vae.expected_nll(mean, log_variance, t, at_spike, one_hot) * shown
+        t, one_hot = vae.features(numbers), vae.one_hot(codes)
+        mean, log_variance = vae.encode(t, one_hot, shown)
+        contributions = vae.expected_nll(mean, log_variance, t, one_hot) * shown
         numbers_expected, codes_expected = vae.expectations(mean)
-        return contributions, kl_to_standard_normal(mean, log_variance), numbers_expected, codes_expected, mean
+        return contributions, vae.prior.kl(mean, log_variance), numbers_expected, codes_expected, mean
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
@@ -247,11 +270,6 @@ def perceptron(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(q(z_l | x) ‖ N(0, 1)) of each latent, nats."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-
-
 def numeric_nll(likelihood: str, z: Tensor) -> Tensor:
     """NLL of a standardised distance, nats, without the log of the scale."""
     match likelihood:
@@ -259,8 +277,12 @@ def numeric_nll(likelihood: str, z: Tensor) -> Tensor:
             return 0.5 * z.square() + 0.5 * math.log(2 * math.pi)
         case "laplace":
             return z.abs() + math.log(2)
-        case _:  # Student's t with one degree of freedom
+        case "cauchy":
             return torch.log1p(z.square()) + math.log(math.pi)
+        case _:  # Student's t
+            nu = DEGREES
+            constant = math.lgamma(nu / 2) - math.lgamma((nu + 1) / 2) + 0.5 * math.log(nu * math.pi)
+            return (nu + 1) / 2 * torch.log1p(z.square() / nu) + constant
 
 
 def bent(u: Tensor) -> Tensor:
