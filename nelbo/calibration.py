@@ -264,14 +264,16 @@ _MAX_SLOPE = 4.0
 # The oddest category counts half: single wrong categories in normal records of NSL-KDD then gain nearly all of what
 # there is to gain, and shifted numbers lose nearly nothing. docs/decisions/0001 has the table.
 _ODDEST_WEIGHT = 0.5
+_STEEPEST_CATEGORY = 1.0  # its surprise is in nats already: of one of them, no more than one can be believed
 
 
-def fit_map(values: Scores, weight: float = 1.0) -> IncreasingMap:
+def fit_map(values: Scores, weight: float = 1.0, steepest: float = _MAX_SLOPE) -> IncreasingMap:
     """The map of one part, from its values on calibration-a.
 
     Args:
         values: shape (n,), n ≥ 1.
         weight: of the part in the sum; it scales the surprise.
+        steepest: surprise per unit at most, before the weight.
     """
     ordered = np.sort(values)
     n = ordered.size
@@ -280,14 +282,14 @@ def fit_map(values: Scores, weight: float = 1.0) -> IncreasingMap:
     # Several ranks on one value (ties) become one knot with the smallest surprise among them.
     x, first = np.unique(x, return_index=True)
     surprise = -np.log((n - ranks[first] - 0.5 + 0.5 / n) / n)
-    rises = np.minimum(np.diff(surprise), _MAX_SLOPE * np.diff(x))
+    rises = np.minimum(np.diff(surprise), steepest * np.diff(x))
     y = surprise[0] + np.concatenate([[0.0], np.cumsum(rises)])
     # Knots so close that a float does not tell their surprises apart become one.
     y, first = np.unique(weight * y, return_index=True)
     x = x[first]
     excess = ordered[ordered > x[-1]] - x[-1]
-    slope = 1.0 / max(float(excess.mean()), 1e-9) if excess.size else _MAX_SLOPE
-    slope = min(max(slope, _MIN_SLOPE), _MAX_SLOPE)
+    slope = 1.0 / max(float(excess.mean()), 1e-9) if excess.size else steepest
+    slope = min(max(slope, _MIN_SLOPE), steepest)
     return IncreasingMap(x=tuple(x.tolist()), y=tuple(y.tolist()), slope=weight * slope)
 
 

@@ -46,7 +46,7 @@ class Config(BaseModel):
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     warm_up: float = Field(0.3, ge=0, le=1)
-    masked_share: float = Field(0.3, ge=0, le=1)
+    masked_share: float = Field(0.1, ge=0, le=1)
     unseen_share: float = Field(0.005, ge=0, lt=1)
 
 

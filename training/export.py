@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnxscript.optimizer import optimize
 
 from nelbo.errors import BundleError
 from nelbo.records import Batch
@@ -19,6 +20,7 @@ OPSET = 20
 OUTPUTS = ("contributions", "kl", "expected_numbers", "expected_codes", "latents")
 PARITY = 1e-4  # relative; float32 kernels of two runtimes sum in different orders
 _N_ADVERSARIAL = 10_000
+_SMALL = 512  # elements of a constant that may be worked out beforehand; chosen, below any compact weight
 
 
 def export(vae: VAE, schema: Schema) -> bytes:
@@ -41,11 +43,14 @@ def export(vae: VAE, schema: Schema) -> bytes:
             output_names=list(OUTPUTS),
             opset_version=OPSET,
             dynamo=True,
+            optimize=False,
             verbose=False,
         )
-    if program is None:
-        raise TypeError("the exporter returned no program")
-    return _bare(program.model_proto)
+        if program is None:
+            raise TypeError("the exporter returned no program")
+        # The exporter's own pass would write compact weights out as floats again.
+        optimised = optimize(program.model_proto, input_size_limit=_SMALL)
+    return _bare(optimised)
 
 
 def _bare(model: onnx.ModelProto) -> bytes:

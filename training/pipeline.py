@@ -25,6 +25,7 @@ from nelbo.scoring import Graph, Scorer, combine, states
 from nelbo.store import Store
 from training.calibrate import calibrated, chosen_rate, combination_of, now
 from training.card import model_card
+from training.compact import compact
 from training.config import Config
 from training.data import Data, Label, file_digest, load, read_normal
 from training.evaluate import LatentUse, latent_use, latents_in_use
@@ -107,6 +108,7 @@ def run(
     layout = lay_out(data.schema, fit_part)
     stage("fitting")
     fitted = fit(layout, fit_part, request.config, request.seed, progress, _checkpoint(request, data))
+    fitted.vae.encoder, fitted.vae.decoder = compact(fitted.vae.encoder), compact(fitted.vae.decoder)
     settle(fitted.vae, fit_part, part_a, request.config, request.seed)
     if not fitted.vae.with_exemplars:
         in_use = latents_in_use(fitted.vae, fit_part, np.random.default_rng([request.seed, 3]))

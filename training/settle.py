@@ -51,7 +51,8 @@ def _squares(vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
     numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
     t, observed = vae.features(numbers), vae.observed(numbers, codes).float()
     mean, log_variance = vae.encode(t, vae.one_hot(codes), observed)
-    expected, _ = vae.decode(vae.sigma_points(mean, log_variance))
+    z = vae.sigma_points(mean, log_variance)
+    expected = vae.decode(z.flatten(0, 1))[0].reshape(*z.shape[:2], vae.n_features)
     return (t[:, None] - expected).square().mean(dim=1), observed[:, vae.field_of_number][:, vae.owner]
 
 
