@@ -23,7 +23,7 @@ class Config(BaseModel):
         n_latents: None for as many as a record has columns (up to 512) with exemplars, and for half as many as
             fields (2 to 16) with a standard normal prior.
         shared_scale: one scale for all numeric fields instead of one each; only with a standard normal prior.
-        steps: optimiser steps.
+        steps: optimiser steps; None for one and a half a record, 1,000 to 3,000.
         batch_size: records a step.
         learning_rate: of Adam, at its highest; it warms up and then falls along a cosine.
         warm_up: share of the steps in which the weight of the KL grows from 0 to 1, so that latents are in
@@ -36,18 +36,26 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prior: Literal["exemplars", "standard_normal"] = "exemplars"
-    n_exemplars: int = Field(2048, ge=1, le=65_536)
+    n_exemplars: int = Field(4096, ge=1, le=65_536)
     likelihood: Literal["gaussian", "laplace", "student_t"] = "student_t"
-    encoder: tuple[int, ...] = (256,)
+    encoder: tuple[int, ...] = (256, 256)
     decoder: tuple[int, ...] = (256, 256)
     n_latents: int | None = Field(None, ge=1, le=1024)
     shared_scale: bool = False
-    steps: int = Field(3000, ge=1)
+    steps: int | None = Field(None, ge=1)
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     warm_up: float = Field(0.3, ge=0, le=1)
     masked_share: float = Field(0.1, ge=0, le=1)
     unseen_share: float = Field(0.005, ge=0, lt=1)
+
+    def steps_for(self, n: int) -> int:
+        """Optimiser steps for n records.
+
+        >>> Config().steps_for(27), Config().steps_for(1_500), Config(steps=50).steps_for(27)
+        (1000, 2250, 50)
+        """
+        return self.steps or min(3000, max(1000, 3 * n // 2))
 
 
 def read_config(path: Path) -> Config:

@@ -126,10 +126,11 @@ def _fit(
     losses: list[tuple[int, float]] = []
     start = _resume(checkpoint, vae, optimiser, averaged, losses)
     recent = torch.zeros((), device=device)
-    every = max(1, config.steps // 200)
-    for step in range(start, config.steps):
+    steps = config.steps_for(len(batch))
+    every = max(1, steps // 200)
+    for step in range(start, steps):
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config.steps)
+            group["lr"] = config.learning_rate * _schedule(step, steps)
         loss, nats = _loss(vae, data, config, seed, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -141,7 +142,7 @@ def _fit(
         if (step + 1) % every == 0:
             losses.append((step + 1, _finite(recent.item() / every)))
             recent.zero_()
-            report(Progress(step + 1, config.steps, losses[-1][1]))
+            report(Progress(step + 1, steps, losses[-1][1]))
         if checkpoint is not None and (step + 1) % checkpoint.every_steps == 0:
             _save(checkpoint, step + 1, vae, optimiser, averaged, losses)
     with torch.no_grad():
@@ -197,7 +198,7 @@ def _loss(vae: VAE, data: _Data, config: Config, seed: int, step: int) -> tuple[
         beside = _PULL * 0.5 * mean.square().sum(dim=1)
     else:
         z = mean + (0.5 * log_variance).exp() * normal
-        weight = min(1.0, (step + 1) / max(1.0, config.warm_up * config.steps))
+        weight = min(1.0, (step + 1) / max(1.0, config.warm_up * config.steps_for(len(data.t))))
         beside = weight * kl_to_standard_normal(mean, log_variance).sum(dim=1)
     nats = ((vae.nll(z, t, one_hot) * observed).sum(dim=1) + beside).mean()
     # A gradient by field: its size, and so where it is clipped, does not depend on how many fields there are.
