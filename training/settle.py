@@ -10,7 +10,8 @@ from training.vae import DEGREES, POSTERIOR_SCALE, VAE
 
 _MOST_ENCODED = 100_000  # records, of which exemplars are chosen; chosen
 _MOST_DECODED = 10_000
-_PSEUDO_RECORDS = 10.0  # weight of the fitted records' scale beside few held-out ones; chosen
+_PSEUDO_RECORDS = 3.0  # weight of the fitted records' scale beside few held-out ones; chosen
+_REACH = 1.0  # beyond the furthest fitted record: as far as the noise of the fit went
 _N_ROUNDS = 30  # of the fixed point of a scale; it moves by less than a thousandth long before
 
 
@@ -27,7 +28,9 @@ def settle(vae: VAE, fit_part: Batch, held_out: Batch, config: Config, seed: int
     if not vae.with_exemplars:
         return
     with torch.no_grad():
-        vae.prior = chosen_exemplars(_means(vae, fit_part), POSTERIOR_SCALE**2, config.n_exemplars, seed)
+        means = _means(vae, fit_part)
+        vae.reach = means.abs().amax(dim=0) + _REACH
+        vae.prior = chosen_exemplars(means, POSTERIOR_SCALE**2, config.n_exemplars, seed)
         scale = _scales(vae, fit_part, held_out, config.likelihood)
         vae.likelihood, vae.log_scale = config.likelihood, torch.nn.Parameter(scale.log())
 

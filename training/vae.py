@@ -16,8 +16,8 @@ from training.layout import BEND, FURTHEST, Layout
 from training.prior import Exemplars, StandardNormal
 
 MOST_LATENTS = 512  # of a model with exemplars; records of more columns are turned onto their principal axes
-# Standard deviation of every latent's posterior beside exemplars, where a latent has about the unit of a standardised
-# number. From 0.02 to 0.35 −ELBO ranks 29 tables alike; at 0.5 dense tables of few fields blur.
+# Standard deviation of every latent's posterior beside exemplars, where the network has learnt to bear a noise of 1.
+# From 0.02 to 0.35 −ELBO ranks 29 tables alike; at 0.5 dense tables of few fields blur.
 POSTERIOR_SCALE = 0.1
 _N_DIRECTIONS = 4  # for the expectation over q where latents are many; chosen, each costs two more decodings
 _MOST_AXES = 16
@@ -50,6 +50,7 @@ class VAE(nn.Module):
         prior: p(z); of a model with exemplars, only once `training.settle` has chosen them.
         likelihood: of a numeric field around what the decoder expects.
         turn: shape (D + K, L), from a record as one vector to its place among the latents; only with exemplars.
+        reach: shape (L,), beyond which no posterior mean goes; only with exemplars.
         directions: shape (U, L), along which the expectation over q is taken.
     """
 
@@ -74,6 +75,7 @@ class VAE(nn.Module):
     sum_features: Tensor
     sum_codes: Tensor
     turn: Tensor
+    reach: Tensor
     directions: Tensor
 
     def __init__(self, layout: Layout, config: Config) -> None:
@@ -90,6 +92,7 @@ class VAE(nn.Module):
             self.n_latents = config.n_latents or min(16, max(2, n_fields // 2))
         self._register_layout(layout)
         self.register_buffer("turn", torch.eye(n_columns, self.n_latents), persistent=False)
+        self.register_buffer("reach", torch.full((self.n_latents,), 1e4), persistent=False)
         self.take_expectation_along(list(range(self.n_latents)))
         n_out = self.n_latents if self.with_exemplars else 2 * self.n_latents
         self.encoder = perceptron([n_columns + n_fields, *config.encoder, n_out])
@@ -183,8 +186,9 @@ class VAE(nn.Module):
         if not self.with_exemplars:
             mean, log_variance = said.chunk(2, dim=1)
             return mean, log_variance.clamp(-12.0, 4.0)
+        mean = columns @ self.turn + said
         # What the encoder adds was learnt where records lie; far from there it would only multiply.
-        mean = (columns @ self.turn + said).clamp(-self.furthest_seen, self.furthest_seen)
+        mean = torch.maximum(torch.minimum(mean, self.reach), -self.reach)
         return mean, torch.full_like(mean, 2 * math.log(POSTERIOR_SCALE))
 
     # --- likelihoods --------------------------------------------------------------------------------
