@@ -38,6 +38,7 @@ format: $(VENV)/.dev
 # Fits the demo model anew; it becomes the live version beside the committed one.
 demo: $(VENV)/.training
 	$(BIN)/nelbo fit deploy/demo/ai4i2020.csv --name machines --schema deploy/demo/schema.json \
+	  --config deploy/demo/config.toml \
 	  --label "Machine failure" --normal 0
 	$(BIN)/nelbo verify machines
 

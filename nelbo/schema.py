@@ -129,6 +129,12 @@ class Schema(BaseModel):
         """Position of each field among the fields."""
         return {field.name: position for position, field in enumerate(self.fields)}
 
+    @cached_property
+    def places(self) -> tuple[list[int], list[int], list[int]]:
+        """Among the fields: the positions of the numbers, those of the codes, and the unseen code of each of these."""
+        numbers, codes = ([self.positions[field.name] for field in kind] for kind in (self.numbers, self.codes))
+        return numbers, codes, [field.unseen_code for field in self.codes]
+
     def to_json(self) -> bytes:
         """The file's bytes: what is default is left out, so that a person reads only what matters."""
         return self.model_dump_json(indent=1, exclude_defaults=True).encode() + b"\n"

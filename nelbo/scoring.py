@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Outputs:
 
     Attributes:
         contributions: shape (n, n_fields), nats; 0 where the value is missing or hidden.
-        kl: shape (n, n_latents), nats.
+        kl: shape (n, n_parts), nats: of each latent, or one bound for all where the prior is a mixture.
         expected_numbers: shape (n, n_numbers), in each field's own unit.
         expected_codes: shape (n, n_codes), the likeliest category.
         latents: shape (n, n_latents), mean of q(z | x).
@@ -88,7 +89,8 @@ class Graph:
         n = len(batch)
         hidden = np.zeros((n, len(self.schema.fields)), dtype=np.bool_) if hidden is None else hidden
         parts = [self._run(batch.numbers[rows], batch.codes[rows], hidden[rows]) for rows in _chunks(n)]
-        contributions, kl, numbers, codes, latents = (np.concatenate(column) for column in zip(*parts, strict=True))
+        joined = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+        contributions, kl, numbers, codes, latents = joined
         widths = [len(self.schema.fields), len(self.schema.numbers), len(self.schema.codes)]
         if [part.shape for part in (contributions, numbers, codes)] != [(n, width) for width in widths]:
             raise BundleError(f"{self._label}: score.onnx answers for other fields than schema.json has")
@@ -96,7 +98,7 @@ class Graph:
 
     def _run(
         self, numbers: NDArray[np.float64], codes: NDArray[np.int64], hidden: NDArray[np.bool_]
-    ) -> list[NDArray[np.float32]]:
+    ) -> list[NDArray[Any]]:
         feed = {"numbers": numbers, "codes": codes, "hidden": hidden}
         try:
             return list(self._session.run(_OUTPUTS, {k: v for k, v in feed.items() if k in self._inputs}))
@@ -177,6 +179,7 @@ class Scorer:
         self.schema = bundle.schema
         self.decoder = RecordDecoder(bundle.schema, bundle.label)
         self.decider = Decider(bundle.calibration)
+        self._decision = self.decider.decide()
         self._graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
         if bundle.calibration.combination.fields != tuple(field.name for field in self.schema.fields):
             raise BundleError(
@@ -190,7 +193,7 @@ class Scorer:
             batch: of this bundle's decoder.
             decision: of this scorer's decider; None for the bundle's own rate.
         """
-        decision = decision or self.decider.decide()
+        decision = decision or self._decision
         outputs = self._graph.run(batch)
         missing, unseen = states(self.schema, batch)
         statistics, contributions, kl = combine(self.bundle.calibration.combination, outputs, missing)
@@ -252,12 +255,10 @@ def states(schema: Schema, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.
     """
     missing = np.zeros((len(batch), len(schema.fields)), dtype=np.bool_)
     unseen = np.zeros_like(missing)
-    for j, column in enumerate(schema.numbers):
-        missing[:, schema.positions[column.name]] = np.isnan(batch.numbers[:, j])
-    for j, column in enumerate(schema.codes):
-        codes = batch.codes[:, j]
-        missing[:, schema.positions[column.name]] = codes < 0
-        unseen[:, schema.positions[column.name]] = codes == column.unseen_code
+    numbers, codes, unseen_codes = schema.places
+    missing[:, numbers] = np.isnan(batch.numbers)
+    missing[:, codes] = batch.codes < 0
+    unseen[:, codes] = batch.codes == unseen_codes
     return missing, unseen
 
 

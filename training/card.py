@@ -57,6 +57,17 @@ def _lines(
         "(`golden.ndjson`), which the service replays before it serves, and where there is a report, the oddest "
         "values of 10 records with their ids (`report.json`, `report.html`)."
     )
+    yield from _exemplars(manifest.metrics.get("n_exemplars", 0), int(data["n_fit"]))
+
+
+def _exemplars(n: int, n_fit: int) -> Iterator[str]:
+    if n:
+        yield ""
+        yield (
+            f"`score.onnx` holds {n} of the {n_fit} records fitted on as exemplars, chosen so that odd ones are among "
+            "them. They are encoded, and whoever has the graph can turn them back into nearly all of their values. "
+            'A fit with `prior = "standard_normal"` in its config holds none, and ranks worse.'
+        )
 
 
 def _described(field: dict[str, Any]) -> str:

@@ -136,6 +136,7 @@ def run(
         metrics={
             "loss": round(fitted.losses[-1][1], 6),
             "latents": latents.as_json(),
+            "n_exemplars": fitted.vae.n_exemplars,
             "parity": parity.largest,
             "evaluation": evaluation,
         },

@@ -319,9 +319,9 @@ def _skill_figure(skill: Sequence[SkillFacts]) -> Figure:
 def _kl_figure(kl: Sequence[float]) -> Figure:
     rows = [Bar(f"latent {i + 1}", [(value, "normal")], f"{value:.2f} nats") for i, value in enumerate(kl)]
     return Figure(
-        "KL of each latent",
-        bars("KL of each latent", rows[:_MOST_BARS], max([*kl, 0.1])),
-        note="Mean KL to the prior. A latent near 0 says nothing about a record.",
+        "What each latent says of a record",
+        bars("What each latent says of a record", rows[:_MOST_BARS], max([*kl, 0.1])),
+        note="Mean KL to the normal of all records: what a latent says of one. Near 0, nothing.",
     )
 
 
@@ -329,13 +329,13 @@ def _loss_figure(losses: Sequence[tuple[float, float]]) -> Figure:
     values = [loss for _, loss in losses]
     low, high = min(values), max(values)
     room = 0.08 * (high - low) or 0.5
-    plot = Plot("Loss by step", (0.0, losses[-1][0], "step"), (low - room, high + room, "−ELBO, nats per record"))
+    plot = Plot("Loss by step", (0.0, losses[-1][0], "step"), (low - room, high + room, "nats per record"))
     plot.line(list(losses), "own")
     return Figure(
         f"The loss went from {values[0]:.2f} to {values[-1]:.2f} nats per record",
         plot.svg(),
-        note="As training sees it: with hidden fields, and without the KL at first, so that it may rise while the KL "
-        "is let in. It is not the −ELBO of the finished model.",
+        note="As training sees it: with hidden fields and noisy latents, or, under a standard normal prior, without "
+        "the KL at first, so that it may rise. It is not the −ELBO of the finished model.",
     )
 
 

@@ -100,6 +100,11 @@ class VAE(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(1 if config.shared_scale else self.n_features))
         self.prior: StandardNormal | Exemplars = StandardNormal()
 
+    @property
+    def n_exemplars(self) -> int:
+        """Encoded records that the prior holds."""
+        return len(self.prior.centres) if isinstance(self.prior, Exemplars) else 0
+
     def take_expectation_along(self, in_use: Sequence[int]) -> None:
         """Says which latents the expectation over q is taken along.
 
