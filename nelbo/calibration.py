@@ -324,7 +324,9 @@ def fit_combination(
         spread=tuple(spread.tolist()),
         categorical=categorical,
         energy=fit_map(filled.sum(axis=1) + kl),
-        oddest_category=fit_map(_standardised_maximum(filled[:, which], location[which], spread[which]), _ODDEST_WEIGHT)
+        oddest_category=fit_map(
+            _standardised_maximum(filled[:, which], location[which], spread[which]), _ODDEST_WEIGHT, _STEEPEST_CATEGORY
+        )
         if any(categorical)
         else None,
     )

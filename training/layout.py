@@ -33,7 +33,6 @@ class Layout:
         scale: shape (n_numeric,), float64, one robust standard deviation, in the field's unit.
         centre: shape (n_numeric,), mean of the transformed values.
         width: shape (n_numeric,), standard deviation of the transformed values.
-        min_scale: shape (n_features,), the smallest scale of a feature's likelihood.
         unseen: shape (n_coded,), probability that a fresh record has a category which no record here has.
     """
 
@@ -42,7 +41,6 @@ class Layout:
     scale: NDArray[np.float64]
     centre: NDArray[np.float64]
     width: NDArray[np.float64]
-    min_scale: NDArray[np.float64]
     unseen: NDArray[np.float64]
 
     @property
@@ -87,16 +85,12 @@ def lay_out(schema: Schema, batch: Batch) -> Layout:
         units = [np.clip((v - m) / s, -FURTHEST, FURTHEST) for v, m, s in zip(present, location, scale, strict=True)]
     bent = [bend(u) for u in units]
     width = np.array([max(float(np.std(values)), 1e-3) for values in bent])
-    steps = np.array([column.step or 0.0 for _, column in numeric])
-    n_cyclic = 4 * sum(column.kind == "timestamp" for column in schema.numbers)
-    rounding = steps / scale / width / np.sqrt(12)
     return Layout(
         schema=schema,
         location=location,
         scale=scale,
         centre=np.array([float(np.mean(values)) for values in bent]),
         width=width,
-        min_scale=np.concatenate([np.clip(rounding, MIN_SCALE, 1.0), np.full(n_cyclic, MIN_SCALE)]),
         unseen=np.array([_unseen_probability(column, batch.codes[:, j]) for j, column in enumerate(schema.codes)]),
     )
 
@@ -110,7 +104,7 @@ def _unseen_probability(column: Column, codes: Codes) -> float:
     Source: Good, The population frequencies of species and the estimation of population parameters, Biometrika 1953.
     """
     n_rare, n_records = len(column.rare), int((codes == column.rare_code).sum())
-    n_once = min(n_rare, n_rare**2 / max(1, n_records))
+    n_once = min(n_rare, n_records, n_rare**2 / max(1, n_records))
     return float(n_once + 0.5) / float((codes != MISSING).sum() + 1)
 
 

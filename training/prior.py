@@ -44,10 +44,11 @@ class Exemplars(nn.Module):
         Source: Hershey & Olsen, Approximating the KL divergence between Gaussian mixture models, ICASSP 2007. With it
         the ELBO stays a lower bound.
         """
-        centres = self.centres.float()
+        # In double: beside an exemplar far out, float32 would leave nothing of a small distance.
+        centres, exact = self.centres.double(), mean.double()
         n_latents = centres.shape[1]
-        size = (mean.square() + log_variance.exp()).sum(dim=1, keepdim=True)
-        distance = size - 2 * mean @ centres.T + centres.square().sum(dim=1)
+        size = (exact.square() + log_variance.double().exp()).sum(dim=1, keepdim=True)
+        distance = (size - 2 * exact @ centres.T + centres.square().sum(dim=1)).float()
         log_mass = self.log_weights - 0.5 * (distance / self.variances + n_latents * self.variances.log())
         highest = log_mass.amax(dim=1, keepdim=True)
         log_sum = (log_mass - highest).exp().sum(dim=1, keepdim=True).log() + highest

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from nelbo.records import Batch
 from training.config import Config
+from training.layout import MIN_SCALE
 from training.prior import chosen_exemplars
 from training.vae import DEGREES, POSTERIOR_SCALE, VAE
 
@@ -44,8 +45,8 @@ def _means(vae: VAE, batch: Batch) -> Tensor:
 
 def _scales(vae: VAE, fit_part: Batch, held_out: Batch, likelihood: str) -> Tensor:
     """The likeliest scale of each numeric feature's distance from what the decoder expects, (D,)."""
-    known = _fixed_point(*_squares(vae, fit_part), torch.zeros(vae.n_features), vae.min_scale, likelihood)
-    return _fixed_point(*_squares(vae, held_out), known, vae.min_scale, likelihood)
+    known = _fixed_point(*_squares(vae, fit_part), torch.zeros(vae.n_features), likelihood)
+    return _fixed_point(*_squares(vae, held_out), known, likelihood)
 
 
 def _squares(vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def _squares(vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
     return (t[:, None] - expected).square().mean(dim=1), observed[:, vae.field_of_number][:, vae.owner]
 
 
-def _fixed_point(squares: Tensor, counts: Tensor, known: Tensor, least: Tensor, likelihood: str) -> Tensor:
+def _fixed_point(squares: Tensor, counts: Tensor, known: Tensor, likelihood: str) -> Tensor:
     """Maximum likelihood of a scale, with some records of scale `known` put beside.
 
     Student's t is a normal whose variance varies: each round weighs a square by how much of it is tail.
@@ -67,10 +68,10 @@ def _fixed_point(squares: Tensor, counts: Tensor, known: Tensor, least: Tensor, 
     beside = torch.where(known > 0, _PSEUDO_RECORDS, 0.0)
     total = (counts.sum(dim=0) + beside).clamp_min(1e-9)
     if likelihood == "laplace":
-        return ((squares.sqrt() * counts).sum(dim=0) / total + known * beside / total).maximum(least)
+        return ((squares.sqrt() * counts).sum(dim=0) / total + known * beside / total).clamp_min(MIN_SCALE)
     variance = ((squares * counts).sum(dim=0) + known.square() * beside) / total
     for _ in range(_N_ROUNDS if likelihood == "student_t" else 0):
-        variance = variance.maximum(least.square())
+        variance = variance.clamp_min(MIN_SCALE**2)
         weight = (DEGREES + 1) / (DEGREES + squares / variance)
         variance = ((weight * squares * counts).sum(dim=0) + known.square() * beside) / total
-    return variance.sqrt().maximum(least)
+    return variance.sqrt().clamp_min(MIN_SCALE)

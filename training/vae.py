@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Config
-from training.layout import BEND, FURTHEST, Layout
+from training.layout import BEND, FURTHEST, MIN_SCALE, Layout
 from training.prior import Exemplars, StandardNormal
 
 MOST_LATENTS = 512  # of a model with exemplars; records of more columns are turned onto their principal axes
@@ -60,7 +60,6 @@ class VAE(nn.Module):
     largest: Tensor
     centre: Tensor
     width: Tensor
-    min_scale: Tensor
     to_schema_order: Tensor
     to_number_order: Tensor
     field_of_number: Tensor
@@ -131,7 +130,6 @@ class VAE(nn.Module):
         constant("largest", 1.7e308, torch.float64)
         constant("centre", layout.centre, torch.float32)
         constant("width", layout.width, torch.float32)
-        constant("min_scale", layout.min_scale, torch.float32)
         # Fields come as numbers and codes; the schema has them in one order.
         order = [schema.positions[column.name] for column in schema.numbers + schema.codes]
         constant("to_schema_order", [order.index(position) for position in range(len(order))], torch.int64)
@@ -209,7 +207,7 @@ class VAE(nn.Module):
         z is (…, L); the other arguments broadcast against it.
         """
         expected, code_logit = (part.reshape(*z.shape[:-1], part.shape[1]) for part in self.decode(z.flatten(0, -2)))
-        scale = torch.maximum(self.log_scale.clamp(-10.0, 5.0).exp(), self.min_scale)
+        scale = self.log_scale.clamp(math.log(MIN_SCALE), 5.0).exp()
         of_number = (numeric_nll(self.likelihood, (t - expected) / scale) + scale.log()) @ self.sum_features
         seen = one_hot * self.is_seen
         among_seen = ((code_logit.exp() * self.is_seen) @ self.sum_codes).log() - (code_logit * seen) @ self.sum_codes
