@@ -23,7 +23,8 @@ class Column(BaseModel):
             `label` and `ignored` are never scored.
         kind: of a field; None for every other role.
         nullable: a record may leave the field out. `null` is always a missing value, never an error.
-        spike: numeric; a value that many records share exactly (zero, most often); left out where the unit of the others is found.
+        spike: numeric; a value that many records share exactly (zero, most often); the unit of a distance is found
+            from the others.
         step: numeric; the step to which the values are rounded, in the field's own unit.
         categories: categorical; the values with a code of their own, all strings or all integers.
         rare: categorical; values seen too seldom for a code of their own, which share one.

@@ -125,7 +125,8 @@ def _calibrated(graph: bytes, part_a: Batch, part_b: Batch, rate: float) -> Cali
     model = Graph(PUMPS, graph, "pumps")
     outputs, missing = model.run(part_a), states(PUMPS, part_a)[0]
     names = tuple(field.name for field in PUMPS.fields)
-    combination = fit_combination(names, outputs.contributions, missing, outputs.kl.sum(axis=1))
+    categorical = tuple(field.is_coded for field in PUMPS.fields)
+    combination = fit_combination(names, categorical, outputs.contributions, missing, outputs.kl.sum(axis=1))
     statistics, _, _ = combine(combination, model.run(part_b), states(PUMPS, part_b)[0])
     scores: dict[StatisticName, tuple[float, ...]] = {
         name: tuple(raised(upward(name, statistics[name])).tolist()) for name in STATISTICS

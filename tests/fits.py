@@ -10,7 +10,7 @@ import pyarrow.csv as pc
 from training.config import Config
 from training.pipeline import Request, run
 
-QUICK = Config(hidden=(16,), steps=150, batch_size=64)
+QUICK = Config(encoder=(16,), decoder=(16,), steps=150, batch_size=64)
 
 
 def mixed_table(n: int = 400, seed: int = 0) -> pa.Table:
@@ -70,7 +70,20 @@ def timed_table(n: int = 300, seed: int = 0) -> pa.Table:
     )
 
 
-TABLES = {"mixed": mixed_table, "numeric": numeric_table, "categorical": categorical_table, "timed": timed_table}
+def clustered_table(n: int = 400, seed: int = 0) -> pa.Table:
+    """Forty settings of a machine, met again and again: records lie close together, and far from most others."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(40, 10))[rng.integers(0, 40, n)] + 0.001 * rng.normal(size=(n, 10))
+    return pa.table({f"x{j}": x[:, j] for j in range(10)})
+
+
+TABLES = {
+    "mixed": mixed_table,
+    "numeric": numeric_table,
+    "categorical": categorical_table,
+    "timed": timed_table,
+    "clustered": clustered_table,
+}
 
 
 def write_csv(table: pa.Table, path: Path) -> Path:

@@ -85,7 +85,7 @@ def shown_version(page: str) -> str:
 
 # The commands below are all that an example can call: anything else is not found, and fails.
 _TOOLS = ("cat", "head", "sed")
-_QUICK = "steps = 100\nhidden = [16]\n"
+_QUICK = "steps = 100\nencoder = [16]\ndecoder = [16]\n"
 _NELBO = """#!/bin/sh
 if [ "$1" = fit ]; then set -- "$@" --config "{quick}"; fi
 exec "{nelbo}" "$@"

@@ -15,7 +15,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmarks")
     table = numeric_table(500)
     table = table.append_column("label", [["odd" if i % 10 == 0 else "normal" for i in range(500)]])
-    (folder / "quick.toml").write_text("steps = 50\nhidden = [8]\n")
+    (folder / "quick.toml").write_text("steps = 50\nencoder = [8]\ndecoder = [8]\n")
     return write_csv(table, folder / "pumps.csv")
 
 

@@ -27,6 +27,7 @@ BUNDLES: dict[str, Callable[[Path], Path]] = {
     "numeric": lambda folder: fitted_bundle(folder, "numeric"),
     "categorical": lambda folder: fitted_bundle(folder, "categorical"),
     "timed": lambda folder: fitted_bundle(folder, "timed"),
+    "clustered": lambda folder: fitted_bundle(folder, "clustered"),
 }
 
 

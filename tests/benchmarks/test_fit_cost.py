@@ -29,7 +29,7 @@ def test_other_records_follow_the_same_law() -> None:
 
 
 def test_two_fits_of_one_seed_agree_and_their_cost_is_written_down(tmp_path: Path) -> None:
-    (tmp_path / "quick.toml").write_text("steps = 10\nhidden = [8]\n")
+    (tmp_path / "quick.toml").write_text("steps = 10\nencoder = [8]\ndecoder = [8]\n")
     options = ["--records", "300", "--calls", "20", "--repeat", "--config", str(tmp_path / "quick.toml")]
     assert main(options, tmp_path) == 0
     figures = json.loads((tmp_path / "fit_cost.json").read_text())["figures"]

@@ -55,7 +55,7 @@ def test_a_run_leaves_mean_and_deviation_of_every_detector(tmp_path: Path) -> No
     table = table.set_column(0, "x0", [table["x0"].to_numpy() + 9.0 * (np.arange(200) % 10 == 0)])
     table = table.append_column("label", [["odd" if i % 10 == 0 else "ok" for i in range(200)]])
     path = write_csv(table, tmp_path / "pumps.csv")
-    (tmp_path / "quick.toml").write_text("steps = 20\nhidden = [8]\n")
+    (tmp_path / "quick.toml").write_text("steps = 20\nencoder = [8]\ndecoder = [8]\n")
     options = ["--label", "label", "--normal", "ok", "--seeds", "0", "--config", str(tmp_path / "quick.toml")]
     assert main(["--train", str(path), *options], tmp_path / "results") == 0
     found = json.loads((tmp_path / "results" / "labelled_pumps.json").read_text())

@@ -43,7 +43,7 @@ def measured(folder: Path) -> list[tuple[str, str, int]]:
 
 
 def test_a_run_leaves_rows_a_page_and_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder.parent / "quick.toml").write_text("steps = 20\nhidden = [8]\n")
+    (folder.parent / "quick.toml").write_text("steps = 20\nencoder = [8]\ndecoder = [8]\n")
     (folder / "b.csv").unlink()
     assert run(folder, "nelbo", "DTE-NP", options=["--config", str(folder.parent / "quick.toml")]) == 0
     out = folder.parent / "out"
@@ -53,11 +53,11 @@ def test_a_run_leaves_rows_a_page_and_a_picture(folder: Path, capsys: pytest.Cap
     assert all(row.auroc > 0.9 for row in read_rows(out / "q.csv"))
     assert (out / "q.png").read_bytes().startswith(PNG)
     found = json.loads((out / "q.json").read_text())
-    assert found["config"] == {"steps": 20, "hidden": [8]}
+    assert found["config"] == {"steps": 20, "encoder": [8], "decoder": [8]}
     assert str(folder) not in (out / "q.md").read_text()
     assert "nelbo:score against each peer" in capsys.readouterr().out
 
-    (folder.parent / "quick.toml").write_text("steps = 21\nhidden = [8]\n")
+    (folder.parent / "quick.toml").write_text("steps = 21\nencoder = [8]\ndecoder = [8]\n")
     assert run(folder, "nelbo", options=["--config", str(folder.parent / "quick.toml")]) == 2
     assert "made with other settings (steps); choose another --out" in capsys.readouterr().err
 

@@ -106,7 +106,7 @@ def test_ours_must_lead_in_the_mean_and_lose_no_kind(
 def test_a_run_leaves_auroc_and_power_of_every_kind(tmp_path: Path) -> None:
     table = mixed_table(400).append_column("label", [["ok"] * 380 + ["odd"] * 20])
     path = write_csv(table, tmp_path / "pumps.csv")
-    (tmp_path / "quick.toml").write_text("steps = 20\nhidden = [8]\n")
+    (tmp_path / "quick.toml").write_text("steps = 20\nencoder = [8]\ndecoder = [8]\n")
     options = ["--label", "label", "--normal", "ok", "--seeds", "0", "--per-kind", "30"]
     assert main([str(path), *options, "--config", str(tmp_path / "quick.toml")], tmp_path / "results") in (0, 1)
     found = json.loads((tmp_path / "results" / "wrong_cells_pumps.json").read_text())

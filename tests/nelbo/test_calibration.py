@@ -159,6 +159,21 @@ def test_map_of_exponential_values_is_their_surprise() -> None:
     assert mapped.tolist() == pytest.approx([log(2), 3.0, 20.0], rel=0.1)
 
 
+@pytest.mark.parametrize("steepest", [0.25, 1.0, 4.0])
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_map_rises_by_no_more_than_what_was_allowed(steepest: float, weight: float) -> None:
+    values = np.concatenate([np.zeros(400), np.linspace(0.0, 0.1, 100), [1e-6, 0.2]])
+    mapped = fit_map(values, weight, steepest)
+    slopes = np.diff(mapped.y) / np.diff(mapped.x)
+    assert np.max(slopes) == pytest.approx(weight * steepest, rel=1e-9)  # reached: all of these values lie too close
+    assert mapped.slope == pytest.approx(weight * steepest)
+
+
+def test_map_that_is_less_steep_than_allowed_is_not_changed_by_it() -> None:
+    values = np.random.default_rng(1).exponential(size=1000)
+    assert fit_map(values, steepest=50.0) == fit_map(values, steepest=100.0)
+
+
 @pytest.mark.parametrize(
     ("changed", "detail"),
     [
@@ -181,7 +196,7 @@ def test_combination_is_read_off_the_calibration_records() -> None:
     contributions = np.array([[float(i), 2.0] for i in range(11)])
     missing = np.zeros((11, 2), dtype=np.bool_)
     missing[0, 0] = True
-    combination = fit_combination(("a", "b"), contributions, missing, np.zeros(11))
+    combination = fit_combination(("a", "b"), (True, False), contributions, missing, np.zeros(11))
     assert combination.typical == (5.5, 2.0)  # of 1 … 10, the missing one left out
     assert combination.location == pytest.approx((9.1, 2.0))  # the 90th percentile of 1 … 10 lies at rank 8.1
     assert combination.spread == (1.0, 1.0)
@@ -190,22 +205,79 @@ def test_combination_is_read_off_the_calibration_records() -> None:
 def test_field_that_is_always_missing_adds_nothing() -> None:
     contributions = np.array([[1.0, 99.0], [2.0, 99.0]])
     missing = np.array([[False, True], [False, True]])
-    combination = fit_combination(("a", "b"), contributions, missing, np.zeros(2))
+    combination = fit_combination(("a", "b"), (False, True), contributions, missing, np.zeros(2))
     assert (combination.typical[1], combination.location[1], combination.spread[1]) == (0.0, 0.0, 1.0)
 
 
-def test_score_adds_the_energy_and_the_oddest_field() -> None:
+def combined(*categorical: bool, slope: float = 1.0) -> Combination:
+    """Three fields, whose excess above 1 is measured in units of 1, 2 and 4 nats."""
     straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
-    combination = Combination(
-        fields=("a", "b"),
-        typical=(0.0, 0.0),
-        location=(1.0, 1.0),
-        spread=(1.0, 2.0),
+    return Combination(
+        fields=("a", "b", "c"),
+        typical=(0.0, 0.0, 0.0),
+        location=(1.0, 1.0, 1.0),
+        spread=(1.0, 2.0, 4.0),
+        categorical=categorical,
         energy=straight,
-        oddest_field=straight,
+        oddest_category=IncreasingMap(x=(0.0,), y=(0.0,), slope=slope) if any(categorical) else None,
     )
-    # energy 2 + 9 + 1 = 12, oddest field max((2 − 1)/1, (9 − 1)/2) = 4
-    assert combination.score(np.array([[2.0, 9.0]]), np.array([1.0])).tolist() == [16.0]
+
+
+@pytest.mark.parametrize(
+    ("categorical", "oddest"),
+    # Above 1 they are 1, 8 and 40, which is 1, 4 and 10 of their own units.
+    [
+        ((True, True, True), 10.0),
+        ((True, True, False), 4.0),
+        ((True, False, False), 1.0),
+        ((False, False, True), 10.0),
+        ((False, False, False), 0.0),
+    ],
+)
+def test_score_adds_the_energy_and_the_oddest_category(categorical: tuple[bool, ...], oddest: float) -> None:
+    energy = 2.0 + 9.0 + 41.0 + 5.0
+    found = combined(*categorical, slope=0.5).score(np.array([[2.0, 9.0, 41.0]]), np.array([5.0]))
+    assert found.tolist() == [energy + 0.5 * oddest]
+
+
+def test_table_of_numbers_is_scored_by_its_energy_alone() -> None:
+    contributions = np.random.default_rng(0).exponential(size=(200, 2))
+    missing = np.zeros((200, 2), dtype=np.bool_)
+    combination = fit_combination(("a", "b"), (False, False), contributions, missing, np.ones(200))
+    assert combination.oddest_category is None
+    found = combination.score(contributions, np.ones(200))
+    assert found.tolist() == combination.energy(contributions.sum(axis=1) + 1).tolist()
+
+
+def test_odd_number_is_no_odd_category() -> None:
+    rng = np.random.default_rng(0)
+    contributions = rng.exponential(size=(200, 2))
+    missing = np.zeros((200, 2), dtype=np.bool_)
+    combination = fit_combination(("number", "category"), (False, True), contributions, missing, np.zeros(200))
+    # The same energy, and the nats on the number or on the category.
+    number, category = combination.score(np.array([[30.0, 0.0], [0.0, 30.0]]), np.zeros(2))
+    assert category > number
+    assert combination.oddest_category is not None
+    least, most = (np.array([(v - combination.location[1]) / combination.spread[1]]) for v in (0.0, 30.0))
+    expected = combination.oddest_category(most) - combination.oddest_category(least)
+    assert category - number == pytest.approx(float(expected[0]))
+
+
+@pytest.mark.parametrize(("categorical", "has_map"), [((False,), True), ((True,), False)])
+def test_map_of_the_oddest_category_without_categories_is_refused_and_so_is_its_absence(
+    categorical: tuple[bool, ...], has_map: bool
+) -> None:
+    straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
+    with pytest.raises(ValueError, match="a map of the oddest category belongs to categorical fields"):
+        Combination(
+            fields=("a",),
+            typical=(0.0,),
+            location=(0.0,),
+            spread=(1.0,),
+            categorical=categorical,
+            energy=straight,
+            oddest_category=straight if has_map else None,
+        )
 
 
 # --- the file ----------------------------------------------------------------------------------------
@@ -214,7 +286,13 @@ def test_score_adds_the_energy_and_the_oddest_field() -> None:
 def calibration_json(**changed: Any) -> dict[str, Any]:
     straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
     combination = Combination(
-        fields=("a",), typical=(0.0,), location=(0.0,), spread=(1.0,), energy=straight, oddest_field=straight
+        fields=("a",),
+        typical=(0.0,),
+        location=(0.0,),
+        spread=(1.0,),
+        categorical=(True,),
+        energy=straight,
+        oddest_category=straight,
     )
     file = CalibrationFile(
         created="2026-03-02T08:15:00+00:00",
@@ -246,8 +324,13 @@ def test_calibration_survives_its_file() -> None:
             "the file: every statistic needs equally many scores, at least one",
         ),
         ({"combination": {"typical": [0.0, 1.0]}}, "combination: typical has 2 values for 1 fields"),
+        ({"combination": {"categorical": []}}, "combination: categorical has 0 values for 1 fields"),
         ({"combination": {"spread": [0.0]}}, "combination: a spread must be above 0"),
-        ({"format": 2}, "format: Input should be 1"),
+        (
+            {"combination": {"categorical": [False]}},
+            "combination: a map of the oddest category belongs to categorical fields, and to nothing else",
+        ),
+        ({"format": 1}, "format: Input should be 2"),
         ({"rate": "often"}, "rate: Input should be a valid number, unable to parse string as a number"),
     ],
 )

@@ -14,7 +14,13 @@ def decider(n: int, rate: float = 0.05) -> Decider:
     """A decider whose calibration scores are 1 … n for each statistic."""
     straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
     combination = Combined(
-        fields=("a",), typical=(0.0,), location=(0.0,), spread=(1.0,), energy=straight, oddest_field=straight
+        fields=("a",),
+        typical=(0.0,),
+        location=(0.0,),
+        spread=(1.0,),
+        categorical=(False,),
+        energy=straight,
+        oddest_category=None,
     )
     scores = tuple(float(i) for i in range(1, n + 1))
     return Decider(

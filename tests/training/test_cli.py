@@ -17,7 +17,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs a command in this process, in an empty folder: its exit code, its stdout, its stderr."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "quick.toml").write_text("hidden = [16]\nsteps = 100\nbatch_size = 64\n")
+    (tmp_path / "quick.toml").write_text("encoder = [16]\ndecoder = [16]\nsteps = 100\nbatch_size = 64\n")
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = exit_code(monkeypatch, *arguments)

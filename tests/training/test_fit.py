@@ -13,7 +13,7 @@ from training.config import Config
 from training.fit import Checkpoint, Fitted, Progress, fit
 from training.layout import Layout, lay_out
 
-CONFIG = Config(hidden=(16,), n_latents=2, steps=60, batch_size=32)
+CONFIG = Config(encoder=(16,), decoder=(16,), n_latents=2, steps=60, batch_size=32)
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,19 @@ def weights(fitted: Fitted) -> torch.Tensor:
 
 def test_loss_falls_below_that_of_independent_fields(table: Table) -> None:
     # Standard normal numbers cost 1.42 nats each and a fair category 0.69 where nothing is learnt of their cause.
-    fitted = table.fit(Config(hidden=(32,), n_latents=2, steps=600, batch_size=64, likelihood="gaussian"))
+    config = CONFIG.model_copy(update={"prior": "standard_normal", "encoder": (32,), "decoder": (32,), "steps": 600})
+    fitted = table.fit(config.model_copy(update={"likelihood": "gaussian", "batch_size": 64, "learning_rate": 3e-3}))
     assert fitted.losses[-1][1] < 0.7 * (3 * 1.42 + 0.69)
+
+
+def test_records_of_more_columns_than_latents_are_turned_onto_their_principal_axes(table: Table) -> None:
+    vae = table.fit(CONFIG.model_copy(update={"steps": 1})).vae
+    t = vae.features(torch.from_numpy(table.batch.numbers)).double().numpy()
+    # Three numbers, and a category (two known ones, rare, unseen) that weighs as much as a number.
+    columns = np.concatenate([t, np.eye(4)[table.batch.codes[:, 0]] / np.sqrt(2)], axis=1)
+    _, _, axes = np.linalg.svd(columns)
+    across = np.abs(axes[:2] @ vae.turn.double().numpy())
+    np.testing.assert_allclose(across, np.eye(2), atol=1e-3)
 
 
 def test_same_seed_gives_the_same_weights(table: Table) -> None:

@@ -15,6 +15,7 @@ from nelbo.store import Store
 from tests.fits import QUICK, categorical_table, mixed_table, numeric_table, write_csv
 from training.calibrate import calibrated, combination_of
 from training.data import Label
+from training.export import PARITY
 from training.pipeline import Outcome, Request, recalibrate, run
 
 
@@ -33,10 +34,47 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run(Request(path, "mixed", folder / "models", label=Label("state", "ok"), config=config, rate=0.05))
 
 
+@pytest.fixture(scope="module")
+def without_exemplars(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = tmp_path_factory.mktemp("without")
+    config = QUICK.model_copy(update={"prior": "standard_normal", "n_latents": 3})
+    return run(Request(write_csv(mixed_table(), folder / "t.csv"), "mixed", folder / "models", config=config))
+
+
 def test_bundle_is_live_and_verifies(labelled: Outcome) -> None:
     store = Store(labelled.folder.parent.parent)
     assert store.find("mixed") == labelled.folder
     Scorer(read_bundle(labelled.folder)).replay()
+
+
+def test_bundle_with_a_standard_normal_prior_verifies_too(without_exemplars: Outcome) -> None:
+    assert Store(without_exemplars.folder.parent.parent).find("mixed") == without_exemplars.folder
+    Scorer(read_bundle(without_exemplars.folder)).replay()
+    assert without_exemplars.bundle.manifest.metrics["parity"] <= PARITY
+    assert without_exemplars.bundle.manifest.config["prior"] == "standard_normal"
+
+
+def test_kl_is_of_each_latent_with_a_standard_normal_prior_and_of_all_with_exemplars(
+    labelled: Outcome, without_exemplars: Outcome
+) -> None:
+    for outcome, n_kl in ((labelled, 1), (without_exemplars, 3)):
+        graph = Graph(outcome.bundle.schema, outcome.bundle.graph, "the test's graph")
+        assert graph.run(outcome.data.normal).kl.shape == (len(outcome.data.normal), n_kl)
+
+
+def test_manifest_and_card_tell_of_records_that_the_graph_holds(labelled: Outcome, without_exemplars: Outcome) -> None:
+    n_fit = labelled.bundle.manifest.data["n_fit"]
+    assert labelled.bundle.manifest.metrics["n_exemplars"] == n_fit  # all of so small a table, none of them twice
+    assert f"holds {n_fit} of the {n_fit} records fitted on as exemplars" in labelled.bundle.card
+    assert without_exemplars.bundle.manifest.metrics["n_exemplars"] == 0
+    assert "as exemplars" not in without_exemplars.bundle.card
+
+
+def test_graph_without_exemplars_is_the_smaller_one(labelled: Outcome, without_exemplars: Outcome) -> None:
+    # Two bytes for each of the latents of each exemplar.
+    n = labelled.bundle.manifest.metrics["n_exemplars"] * labelled.latents.n_latents
+    assert len(labelled.bundle.graph) > 2 * n
+    assert len(without_exemplars.bundle.graph) < len(labelled.bundle.graph) - n
 
 
 def test_labelled_anomalies_are_evaluated_and_not_fitted(labelled: Outcome) -> None:

@@ -1,16 +1,21 @@
 import math
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import Tensor
 
 from nelbo.schema import Column, Schema
 from training.config import Config
 from training.layout import FURTHEST, Layout, bend
-from training.vae import VAE, ScoreGraph, bent, kl_to_standard_normal, numeric_nll, unbent
+from training.prior import kl_to_standard_normal
+from training.vae import POSTERIOR_SCALE, VAE, ScoreGraph, bent, numeric_nll, unbent
+
+UNSEEN = 0.07  # probability of an unseen category
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +27,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def layout_of(n_numeric: int, n_codes: tuple[int, ...] = (), min_scale: float = 1e-6) -> Layout:
+def layout_of(n_numeric: int, n_codes: tuple[int, ...] = ()) -> Layout:
     """Numeric fields that are standard already, and categorical ones with so many categories."""
     numeric = [Column(name=f"x{i}", role="field", kind="numeric") for i in range(n_numeric)]
     coded = [
@@ -30,12 +35,21 @@ def layout_of(n_numeric: int, n_codes: tuple[int, ...] = (), min_scale: float = 
         for i, n in enumerate(n_codes)
     ]
     ones, zeros = np.ones(n_numeric), np.zeros(n_numeric)
-    return Layout(Schema(columns=(*numeric, *coded)), zeros, ones, zeros, ones, np.full(n_numeric, min_scale))
+    return Layout(
+        schema=Schema(columns=(*numeric, *coded)),
+        location=zeros,
+        scale=ones,
+        centre=zeros,
+        width=ones,
+        unseen=np.full(len(n_codes), UNSEEN),
+    )
 
 
 def linear_gaussian(n_fields: int, n_latents: int) -> VAE:
     torch.manual_seed(0)
-    config = Config(likelihood="gaussian", hidden=(), n_latents=n_latents, shared_scale=True)
+    config = Config(
+        prior="standard_normal", likelihood="gaussian", encoder=(), decoder=(), n_latents=n_latents, shared_scale=True
+    )
     vae = VAE(layout_of(n_fields), config).double()
     vae.furthest_seen = math.inf
     return vae
@@ -44,14 +58,15 @@ def linear_gaussian(n_fields: int, n_latents: int) -> VAE:
 def closed_form_loss(vae: VAE, t: Tensor) -> Tensor:
     """−ELBO per record of a linear decoder: E‖t − Wz − b‖² = ‖t − Wμ − b‖² + Σ_l σ_l² ‖W_l‖²."""
     blank = t[:, :0]
-    mean, log_variance = vae.encode(t, blank, blank, torch.ones_like(t))
+    mean, log_variance = vae.encode(t, blank, torch.ones_like(t))
     weight = vae.decoder[0].weight
     assert isinstance(weight, Tensor)
     distance = (t - vae.decode(mean)[0]).square().sum(dim=1) + log_variance.exp() @ weight.square().sum(dim=0)
     log_scale = vae.log_scale[0]
     n_fields = t.shape[1]
     nll = 0.5 * distance / (2 * log_scale).exp() + n_fields * (log_scale + 0.5 * math.log(2 * math.pi))
-    return (nll + kl_to_standard_normal(mean, log_variance).sum(dim=1)).mean()
+    loss: Tensor = (nll + kl_to_standard_normal(mean, log_variance).sum(dim=1)).mean()
+    return loss
 
 
 def fitted_elbo(vae: VAE, t: Tensor) -> float:
@@ -69,8 +84,8 @@ def fitted_elbo(vae: VAE, t: Tensor) -> float:
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     shown, blank = torch.ones_like(t), t[:, :0]
     with torch.no_grad():
-        mean, log_variance = vae.encode(t, blank, blank, shown)
-        nll = vae.expected_nll(mean, log_variance, t, blank, blank).sum(dim=1)
+        mean, log_variance = vae.encode(t, blank, shown)
+        nll = vae.expected_nll(mean, log_variance, t, blank).sum(dim=1)
         return -float((nll + kl_to_standard_normal(mean, log_variance).sum(dim=1)).mean())
 
 
@@ -106,28 +121,82 @@ def test_sigma_points_have_the_mean_and_variance_of_the_posterior() -> None:
     torch.testing.assert_close(points.var(dim=1, unbiased=False), log_variance.exp())
 
 
-def test_many_latents_are_decoded_at_the_posterior_mean() -> None:
-    vae = linear_gaussian(3, 17)
-    mean = torch.randn(5, 17).double()
-    torch.testing.assert_close(vae.sigma_points(mean, torch.zeros_like(mean)), mean[:, None])
+def test_sigma_points_along_any_orthonormal_basis_have_the_covariance_of_the_posterior() -> None:
+    vae = linear_gaussian(3, 4)
+    vae.directions = 2 * torch.linalg.qr(torch.randn(4, 4).double()).Q  # √4 long each
+    mean, log_variance = torch.randn(1, 4).double(), torch.randn(1, 4).double()
+    off = vae.sigma_points(mean, log_variance)[0] - mean
+    torch.testing.assert_close(off.mean(dim=0), torch.zeros(4).double())
+    torch.testing.assert_close(off.T @ off / 8, log_variance[0].exp().diag())
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "laplace", "student_t"])
+@pytest.mark.parametrize(("prior", "n_latents"), [("standard_normal", 17), ("exemplars", 5)])
+def test_four_directions_stand_for_many_latents(prior: Literal["standard_normal", "exemplars"], n_latents: int) -> None:
+    vae = VAE(layout_of(n_latents), Config(prior=prior, encoder=(), decoder=(), n_latents=n_latents))
+    mean = torch.randn(5, n_latents)
+    off = vae.sigma_points(mean, torch.full_like(mean, math.log(9.0))) - mean[:, None]
+    assert off.shape == (5, 8, n_latents)
+    torch.testing.assert_close(off.mean(dim=1), torch.zeros(5, n_latents), atol=1e-5, rtol=0)
+    # As far from the mean as the posterior reaches: E‖z − m‖² = 9 for each latent.
+    torch.testing.assert_close(off.square().sum(dim=2), torch.full((5, 8), 9.0 * n_latents))
+    across = off[:, :4] @ off[:, :4].mT
+    torch.testing.assert_close(across, (9.0 * n_latents) * torch.eye(4).expand(5, 4, 4), atol=1e-4, rtol=0)
+
+
+def test_latents_in_use_alone_are_followed() -> None:
+    vae = linear_gaussian(3, 4)
+    mean, log_variance = torch.zeros(1, 4), torch.tensor([[0.3, 0.0, -1.0, 0.5]])
+    vae.take_expectation_along([0, 2])
+    variance = vae.sigma_points(mean, log_variance).var(dim=1, unbiased=False)
+    torch.testing.assert_close(variance, log_variance.exp() * torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    vae.take_expectation_along([])
+    torch.testing.assert_close(vae.sigma_points(mean, log_variance), mean[:, None])
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace", "student_t", "cauchy"])
 def test_numeric_likelihood_integrates_to_one(likelihood: str) -> None:
-    # Substitution z = sinh(s) reaches far into the tails; Student's t with one degree needs it.
+    # Substitution z = sinh(s) reaches far into the tails; Cauchy's needs it.
     s = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
     density = (-numeric_nll(likelihood, torch.sinh(s))).exp() * torch.cosh(s)
     assert float(torch.trapezoid(density, s)) == pytest.approx(1, abs=1e-6)
 
 
-def test_categorical_likelihoods_sum_to_one() -> None:
+@pytest.mark.parametrize(
+    ("likelihood", "law"),
+    [
+        ("gaussian", stats.norm(scale=0.7)),
+        ("laplace", stats.laplace(scale=0.7)),
+        ("student_t", stats.t(4, scale=0.7)),
+        ("cauchy", stats.cauchy(scale=0.7)),
+    ],
+)
+def test_numeric_likelihood_is_that_of_scipy(likelihood: str, law: Any) -> None:
+    x = np.array([-30.0, -1.0, 0.0, 0.2, 4.0])
+    found = numeric_nll(likelihood, torch.from_numpy(x / 0.7)) + math.log(0.7)
+    np.testing.assert_allclose(found.numpy(), -law.logpdf(x), rtol=1e-9)
+
+
+def coded(n_categories: int, z: Tensor) -> Tensor:
+    """NLL of each code of one field (categories, rare, unseen), given one place among the latents."""
     torch.manual_seed(0)
-    vae = VAE(layout_of(1, (3,)), Config(hidden=(8,), n_latents=2))
-    codes = torch.arange(5)[:, None]  # three categories, rare, unseen
-    z = torch.randn(1, 2).expand(5, 2)
+    vae = VAE(layout_of(1, (n_categories,)), Config(encoder=(8,), decoder=(8,), n_latents=2))
+    vae.decoder[-1].weight.data.mul_(100.0)  # type: ignore[operator]  # tells categories apart
+    one_hot = vae.one_hot(torch.arange(n_categories + 2)[:, None])
     with torch.no_grad():
-        nll = vae.nll(z, torch.zeros(5, 1), torch.zeros(5, 0), vae.one_hot(codes))
-    assert float((-nll[:, 1]).exp().sum()) == pytest.approx(1, abs=1e-5)
+        return vae.nll(z.expand(len(one_hot), 2), torch.zeros(len(one_hot), 1), one_hot)[:, 1]
+
+
+@pytest.mark.parametrize("n_categories", [1, 3])
+@pytest.mark.parametrize("z", [(0.3, -1.0), (9.0, 9.0)])
+def test_categorical_likelihoods_sum_to_one(n_categories: int, z: tuple[float, float]) -> None:
+    assert float((-coded(n_categories, torch.tensor([z]))).exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("z", [(0.3, -1.0), (9.0, 9.0)])
+def test_unseen_category_costs_its_probability_whatever_the_record(z: tuple[float, float]) -> None:
+    nll = coded(3, torch.tensor([z]))
+    assert float(nll[-1]) == pytest.approx(-math.log(UNSEEN), rel=1e-6)
+    assert float(nll[:-1].std()) > 0.1  # while the others depend on it
 
 
 def test_bend_is_undone() -> None:
@@ -142,7 +211,7 @@ def test_bend_of_arrays_and_of_tensors_is_the_same() -> None:
 
 def test_value_further_out_is_never_less_surprising() -> None:
     torch.manual_seed(0)
-    graph = ScoreGraph(VAE(layout_of(1), Config(hidden=(8,), n_latents=2)))
+    graph = ScoreGraph(VAE(layout_of(1), Config(encoder=(8,), decoder=(8,), n_latents=2)))
     x = torch.tensor([[10.0], [20.0], [1e3], [1e9], [1e38], [1e300]], dtype=torch.float64)
     nothing = torch.zeros(6, 1, dtype=torch.bool)
     contributions = graph(x, torch.zeros(6, 0, dtype=torch.int64), nothing)[0][:, 0]
@@ -152,12 +221,24 @@ def test_value_further_out_is_never_less_surprising() -> None:
 
 def test_hidden_value_is_scored_as_a_missing_one() -> None:
     torch.manual_seed(0)
-    graph = ScoreGraph(VAE(layout_of(2, (3,)), Config(hidden=(8,), n_latents=2)))
+    graph = ScoreGraph(VAE(layout_of(2, (3,)), Config(encoder=(8,), decoder=(8,), n_latents=2)))
     numbers = torch.tensor([[1.0, 2.0], [math.nan, 2.0]], dtype=torch.float64)
     codes = torch.tensor([[1], [-1]])
     hidden = torch.tensor([[True, False, True], [False, False, False]])
     for output in graph(numbers, codes, hidden):
         torch.testing.assert_close(output[0], output[1])
+
+
+@pytest.mark.parametrize("at", [0.0, 3.0, 1e9])
+def test_posterior_beside_exemplars_lies_at_the_record_and_has_one_width(at: float) -> None:
+    torch.manual_seed(0)
+    vae = VAE(layout_of(2), Config(encoder=(8,), decoder=(8,)))
+    with torch.no_grad():
+        mean, log_variance = vae.encode(torch.full((1, 2), at), torch.zeros(1, 0), torch.ones(1, 2))
+    torch.testing.assert_close((0.5 * log_variance).exp(), torch.full((1, 2), POSTERIOR_SCALE))
+    # The record itself, seen no further out than 10, and a correction that starts small.
+    assert float((mean - min(at, 10.0)).abs().max()) < 1.0
+    assert float((mean - min(at, 10.0)).abs().max()) > 0.0
 
 
 def test_kl_to_the_standard_normal_is_that_of_torch_distributions() -> None:
