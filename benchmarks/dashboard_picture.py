@@ -1,7 +1,7 @@
 """A picture of the dashboard, drawn from what a real Prometheus answers to its queries.
 
 `python -m benchmarks.dashboard_picture FILE.png` serves a model under mixed traffic for a minute. It needs the
-programs and libraries of Prometheus (Debian: `prometheus`) and matplotlib, which nothing else here does. It is no
+programs and libraries of Prometheus (Debian: `prometheus`), which no other benchmark does. It is no
 copy of Grafana: it shows whether panels have data, and units, legends and scales that make sense.
 """
 
