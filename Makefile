@@ -61,7 +61,7 @@ bench-large-table: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.large_table --format parquet
 	$(BIN)/python -m benchmarks.large_table --format csv
 
-# DATA is a folder of .npz (X, y) or .csv (with a label column); an hour and a half for 29 tables and three seeds.
+# DATA is a folder of .npz (X, y) or .csv (with a label column); about half an hour on a core for 29 tables and three seeds.
 # A run that is started again goes on; figures, page and picture go to benchmarks/results/. PyOD's detectors join in
 # where it is installed: $(VENV)/bin/pip install -c constraints.txt -e '.[pyod]'
 bench-quality: $(VENV)/.dev

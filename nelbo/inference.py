@@ -235,8 +235,8 @@ def _spike(distinct: Numbers, counts: NDArray[np.int64]) -> float | None:
 def _step(distinct: Numbers, spread_out: Numbers) -> float | None:
     """The largest power of ten, from 1e-6 to 1e3, of which all values are multiples; None if it is no matter.
 
-    A density must not become narrower than the rounding, step / √12. Below a thousandth of the values' own
-    spread that cannot happen, since the likelihood has a floor there.
+    What is expected of a field is shown in its steps. Below some thousandths of the values' own spread nobody would
+    see the difference.
 
     Args:
         distinct: each value once.

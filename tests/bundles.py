@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nelbo.bundle import Bundle, Golden, Manifest, read_bundle, write_bundle
-from nelbo.calibration import STATISTICS, CalibrationFile, StatisticName, fit_combination, raised
+from nelbo.calibration import (
+    STATISTICS,
+    CalibrationFile,
+    Combination,
+    IncreasingMap,
+    StatisticName,
+    fit_combination,
+    raised,
+)
 from nelbo.drift import reference_of
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema
@@ -119,6 +127,20 @@ def _scored(bundle: Bundle, records: list[dict[str, Any]]) -> list[Golden]:
     scorer = Scorer(bundle)
     statistics = scorer.score(scorer.decoder.objects(records)).statistics
     return [Golden(record, *(float(statistics[n][i]) for n in STATISTICS)) for i, record in enumerate(records)]
+
+
+def plain_combination(*, categorical: bool) -> Combination:
+    """Of one field: its nats are the score, counted twice where they are of a category."""
+    straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
+    return Combination(
+        fields=("a",),
+        typical=(0.0,),
+        location=(0.0,),
+        spread=(1.0,),
+        categorical=(categorical,),
+        energy=straight,
+        oddest_category=straight if categorical else None,
+    )
 
 
 def _calibrated(graph: bytes, part_a: Batch, part_b: Batch, rate: float) -> CalibrationFile:

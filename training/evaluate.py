@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from nelbo.records import Batch
+from training.data import take
 from training.vae import VAE
 
 _ACTIVE = 0.01  # variance of a latent's posterior mean over records; Burda et al., ICLR 2016
@@ -67,10 +68,8 @@ def latent_use(vae: VAE, batch: Batch, rng: np.random.Generator) -> LatentUse:
 def _posterior(vae: VAE, batch: Batch, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and log-variance of q(z | x) for up to 2,000 records."""
     rows = rng.permutation(len(batch))[:_N_RECORDS]
-    numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
     with torch.no_grad():
-        shown = vae.observed(numbers, codes).float()
-        mean, log_variance = vae.encode(vae.features(numbers), vae.one_hot(codes), shown)
+        mean, log_variance = vae.encode(*vae.read(take(batch, rows), _N_RECORDS))
     return mean.numpy(), log_variance.numpy()
 
 

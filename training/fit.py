@@ -26,7 +26,7 @@ _GRADIENT_NORM = 5.0  # chosen; a heavy-tailed batch must not throw the weights 
 _MOST_TURNED = 10_000  # records that principal axes are found on; chosen
 _WORTH_THREADS = 2**25  # multiplications of the largest layer in a step, about 2 ms on one core; chosen
 _EMA = 0.995  # of the weights that are exported: the last step's noise is averaged out
-_PULL = 0.01  # weight of a latent's square beside exemplars: what the encoder adds stays small. At 0.05 as at 0, worse
+_PULL = 0.01  # weight of a latent's square beside exemplars: else they grow and drown the noise. At 0.05 as at 0, worse
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,8 @@ def _turn_onto_axes(vae: VAE, batch: Batch) -> None:
     """Where a record has more columns than there are latents: these are its principal axes, on up to 10,000 records."""
     if vae.turn.shape[0] <= vae.turn.shape[1]:
         return
-    rows = slice(None, None, max(1, len(batch) // _MOST_TURNED))
-    numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
-    columns = vae.shown_columns(vae.features(numbers), vae.one_hot(codes), vae.observed(numbers, codes).float())
-    variance, axes = torch.linalg.eigh((columns.T @ columns).double())
-    del variance  # ascending
+    columns = vae.shown_columns(*vae.read(batch, _MOST_TURNED))
+    axes = torch.linalg.eigh((columns.T @ columns).double()).eigenvectors  # the one of the smallest variance first
     vae.turn = axes.flip(1)[:, : vae.n_latents].float().contiguous()
 
 
@@ -193,7 +190,7 @@ def _loss(vae: VAE, data: _Data, config: Config, seed: int, step: int) -> tuple[
     mean, log_variance = vae.encode(t, one_hot, shown)
     normal = torch.randn(mean.shape, generator=noise, device=mean.device)
     if vae.with_exemplars:
-        # Noise of every strength up to that of the data itself: the decoder learns to lead back from anywhere.
+        # Noise of every strength up to 1: the decoder learns to lead back from near as from far.
         z = mean + torch.rand((len(rows), 1), generator=noise, device=mean.device) * normal
         beside = _PULL * 0.5 * mean.square().sum(dim=1)
     else:

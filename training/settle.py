@@ -29,18 +29,11 @@ def settle(vae: VAE, fit_part: Batch, held_out: Batch, config: Config, seed: int
     if not vae.with_exemplars:
         return
     with torch.no_grad():
-        means = _means(vae, fit_part)
+        means = vae.encode(*vae.read(fit_part, _MOST_ENCODED))[0]
         vae.reach = means.abs().amax(dim=0) + _REACH
         vae.prior = chosen_exemplars(means, POSTERIOR_SCALE**2, config.n_exemplars, seed)
         scale = _scales(vae, fit_part, held_out, config.likelihood)
         vae.likelihood, vae.log_scale = config.likelihood, torch.nn.Parameter(scale.log())
-
-
-def _means(vae: VAE, batch: Batch) -> Tensor:
-    """Posterior means, (n, L)."""
-    rows = slice(None, None, max(1, len(batch) // _MOST_ENCODED))
-    numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
-    return vae.encode(vae.features(numbers), vae.one_hot(codes), vae.observed(numbers, codes).float())[0]
 
 
 def _scales(vae: VAE, fit_part: Batch, held_out: Batch, likelihood: str) -> Tensor:
@@ -51,10 +44,8 @@ def _scales(vae: VAE, fit_part: Batch, held_out: Batch, likelihood: str) -> Tens
 
 def _squares(vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
     """Squared distances, over the posterior, and which of them count, both (n, D)."""
-    rows = slice(None, None, max(1, len(batch) // _MOST_DECODED))
-    numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
-    t, observed = vae.features(numbers), vae.observed(numbers, codes).float()
-    mean, log_variance = vae.encode(t, vae.one_hot(codes), observed)
+    t, one_hot, observed = vae.read(batch, _MOST_DECODED)
+    mean, log_variance = vae.encode(t, one_hot, observed)
     z = vae.sigma_points(mean, log_variance)
     expected = vae.decode(z.flatten(0, 1))[0].reshape(*z.shape[:2], vae.n_features)
     return (t[:, None] - expected).square().mean(dim=1), observed[:, vae.field_of_number][:, vae.owner]

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from nelbo.records import Batch
 from training.config import Config
 from training.layout import BEND, FURTHEST, MIN_SCALE, Layout
 from training.prior import Exemplars, StandardNormal
@@ -37,8 +38,8 @@ class VAE(nn.Module):
     −ELBO = Σ_f NLL_f + KL(q(z | x) ‖ p) in nats, of the record with its numbers transformed: centred, divided by a
     robust spread, bent beyond 5 of these, standardised.
 
-    With exemplars (the default), a latent is a column of the record itself, corrected by the encoder: the mean of
-    q(z | x) is the record as one vector plus what the encoder adds, its variance a constant. The decoder, which sees
+    With exemplars (the default) there are as many latents as a record has columns: the mean of q(z | x) is the record
+    as one vector plus what the encoder adds, its variance a constant. The decoder, which sees
     nothing but z, learns from noisy latents to lead back to where records lie. With a standard normal prior the
     latents are few, and the encoder alone says mean and variance.
 
@@ -109,6 +110,9 @@ class VAE(nn.Module):
 
         A collapsed latent says the same of every record, and the decoder has learnt not to listen to it: its axis
         would only cost two more decodings. Of many latents, a few directions at random stand for all.
+
+        Args:
+            in_use: positions of the latents that say something.
         """
         if len(in_use) <= (_N_DIRECTIONS if self.with_exemplars else _MOST_AXES):
             directions = torch.eye(self.n_latents)[list(in_use)] * math.sqrt(max(1, len(in_use)))
@@ -172,6 +176,12 @@ class VAE(nn.Module):
         """(n, K); a missing value is all zeros."""
         return (codes[:, self.owner_of_code] == self.code_within).float()
 
+    def read(self, batch: Batch, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of about so many of a batch's records, evenly chosen: t (n, D), one_hot (n, K), observed (n, F)."""
+        rows = slice(None, None, max(1, len(batch) // most))
+        numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
+        return self.features(numbers), self.one_hot(codes), self.observed(numbers, codes).float()
+
     def shown_columns(self, t: Tensor, one_hot: Tensor, shown: Tensor) -> Tensor:
         """A record as one vector, (n, D + K): what is hidden or missing is 0, the middle of a number.
 
@@ -224,7 +234,7 @@ class VAE(nn.Module):
         return self.nll(z, t[:, None], one_hot[:, None]).mean(dim=1)
 
     def sigma_points(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """(n, P, L): the mean, one standard deviation of q to and fro along each direction; or the mean alone."""
+        """(n, P, L): mean ± √U · σ along each of the U directions, or the mean alone where there is none."""
         if not len(self.directions):
             return mean[:, None]
         step = (0.5 * log_variance).exp()[:, None] * self.directions

@@ -22,6 +22,7 @@ from nelbo.calibration import (
     raised,
 )
 from nelbo.errors import BundleError, CalibrationError
+from tests.bundles import plain_combination
 
 _TIED = st.lists(st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -284,20 +285,10 @@ def test_map_of_the_oddest_category_without_categories_is_refused_and_so_is_its_
 
 
 def calibration_json(**changed: Any) -> dict[str, Any]:
-    straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
-    combination = Combination(
-        fields=("a",),
-        typical=(0.0,),
-        location=(0.0,),
-        spread=(1.0,),
-        categorical=(True,),
-        energy=straight,
-        oddest_category=straight,
-    )
     file = CalibrationFile(
         created="2026-03-02T08:15:00+00:00",
         rate=0.05,
-        combination=combination,
+        combination=plain_combination(categorical=True),
         scores=dict.fromkeys(STATISTICS, (1.0, 2.0)),
     )
     found = file.model_dump(mode="json")

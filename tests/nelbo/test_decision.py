@@ -4,30 +4,20 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from nelbo.calibration import STATISTICS, CalibrationFile, IncreasingMap
-from nelbo.calibration import Combination as Combined
+from nelbo.calibration import STATISTICS, CalibrationFile
 from nelbo.decision import Decider, needed, rate_band, smallest_rate
 from nelbo.errors import CalibrationError
+from tests.bundles import plain_combination
 
 
 def decider(n: int, rate: float = 0.05) -> Decider:
     """A decider whose calibration scores are 1 … n for each statistic."""
-    straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
-    combination = Combined(
-        fields=("a",),
-        typical=(0.0,),
-        location=(0.0,),
-        spread=(1.0,),
-        categorical=(False,),
-        energy=straight,
-        oddest_category=None,
-    )
     scores = tuple(float(i) for i in range(1, n + 1))
     return Decider(
         CalibrationFile(
             created="2026-03-02T08:15:00+00:00",
             rate=rate,
-            combination=combination,
+            combination=plain_combination(categorical=False),
             scores=dict.fromkeys(STATISTICS, scores),
         )
     )

@@ -115,3 +115,14 @@ def test_progress_reaches_the_last_step(table: Table) -> None:
     steps: list[int] = []
     table.fit(report=lambda progress: steps.append(progress.step))
     assert steps == list(range(1, 61))
+
+
+def test_decoder_of_a_model_with_exemplars_bears_a_noise_of_1(table: Table) -> None:
+    # One that had never met noise would pass on half of it, averaged over latents that say the same: half of the spread.
+    vae = table.fit(Config(encoder=(16,), decoder=(32,), steps=800, batch_size=64, masked_share=0)).vae
+    t, one_hot, observed = vae.read(table.batch, len(table.batch))
+    with torch.no_grad():
+        mean, _ = vae.encode(t, one_hot, observed)
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(1))
+        error = (vae.decode(mean + noise)[0] - t).abs().mean() / t.abs().mean()
+    assert float(error) < 0.35
