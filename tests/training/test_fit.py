@@ -118,7 +118,7 @@ def test_progress_reaches_the_last_step(table: Table) -> None:
 
 
 def test_decoder_of_a_model_with_exemplars_bears_a_noise_of_1(table: Table) -> None:
-    # One that had never met noise would pass on half of it, averaged over latents that say the same: half of the spread.
+    # One that had never met noise errs by more than half of the spread here (measured with the noise taken out).
     vae = table.fit(Config(encoder=(16,), decoder=(32,), steps=800, batch_size=64, masked_share=0)).vae
     t, one_hot, observed = vae.read(table.batch, len(table.batch))
     with torch.no_grad():
