@@ -5,6 +5,7 @@ way, higher = more anomalous; whoever hands over an ELBO hands over its negative
 """
 
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from math import floor
 from typing import Literal
@@ -80,9 +81,9 @@ class Calibration:
         >>> Calibration(np.array([1.0, 2.0, 3.0, 4.0])).p_values(np.array([2.5, 9.0]))
         array([0.6, 0.2])
         """
-        if np.isnan(scores).any():
+        if scores.size and np.isnan(scores.max()):
             raise CalibrationError(f"score {int(np.isnan(scores).argmax())} is NaN, which has no p-value")
-        at_least_as_high = self.n - np.searchsorted(self.scores, scores, side="left")
+        at_least_as_high = self.n - self.scores.searchsorted(scores, side="left")
         return np.asarray((1 + at_least_as_high) / (self.n + 1))
 
     def threshold(self, k: int) -> float:
@@ -131,23 +132,35 @@ class IncreasingMap(BaseModel):
         >>> IncreasingMap(x=(0.0, 2.0), y=(0.0, 1.0), slope=3.0)(np.array([-1.0, 1.0, 4.0]))
         array([-3. ,  0.5,  7. ])
         """
-        first, last = self.x[0], self.x[-1]
-        inside = np.interp(values, self.x, self.y)
-        beyond: Scores = self.slope * (np.maximum(values - last, 0.0) + np.minimum(values - first, 0.0))
-        return inside + beyond
+        x, y = self._knots
+        beyond: Scores = self.slope * (values - np.minimum(np.maximum(values, x[0]), x[-1]))
+        return np.interp(values, x, y) + beyond
+
+    @cached_property
+    def _knots(self) -> tuple[Scores, Scores]:
+        return np.array(self.x), np.array(self.y)
 
 
 def _increases(values: tuple[float, ...]) -> bool:
     return all(low < high for low, high in pairwise(values))
 
 
+# What a graph says of a record beside its nats, in the order of its columns.
+EvidenceName = Literal["residual", "rarity"]
+EVIDENCE: tuple[EvidenceName, ...] = ("residual", "rarity")
+
+
 class Combination(BaseModel):
     """How the parts of a record's evidence become one score.
 
-    score = energy(−ELBO) + oddest_category(max over categorical fields of the standardised contribution).
+    score = energy(−ELBO) + residual(…) + rarity(…) + oddest_category(…), of
 
-    A number can be as surprising as it is far out; a category at most as its rarity. Where many numbers carry the
-    variance of −ELBO, an impossible category would move it by less than their noise.
+    - residual: logarithm of the mean distance of the record's values from what the decoder restores: every field
+      counts alike there, however well it is usually restored.
+    - rarity: −log density of the record itself around the exemplars, where the decoder has no say; nats.
+    - oddest_category: largest standardised contribution of a categorical field. A number can be as surprising as it
+      is far out; a category at most as its rarity. Where many numbers carry the variance of −ELBO, an impossible
+      category would move it by less than their noise.
 
     Attributes:
         fields: names of the fields, in the order of the lists below.
@@ -158,6 +171,7 @@ class Combination(BaseModel):
             and a smaller one would let a rare but normal category outshine everything.
         categorical: whether each field is one of categories.
         energy: map of −ELBO.
+        evidence: maps of what the graph says beside; a model without exemplars knows no rarity.
         oddest_category: map of the largest standardised contribution of a categorical field; None without any.
     """
 
@@ -169,10 +183,13 @@ class Combination(BaseModel):
     spread: tuple[float, ...]
     categorical: tuple[bool, ...]
     energy: IncreasingMap
+    evidence: dict[EvidenceName, IncreasingMap]
     oddest_category: IncreasingMap | None
 
     @model_validator(mode="after")
     def _is_about_each_field(self) -> "Combination":
+        if tuple(self.evidence) != EVIDENCE[: len(self.evidence)]:
+            raise ValueError(f"evidence comes in the order {', '.join(EVIDENCE)}, got {', '.join(self.evidence)}")
         for name in ("typical", "location", "spread", "categorical"):
             if len(getattr(self, name)) != len(self.fields):
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for {len(self.fields)} fields")
@@ -182,20 +199,31 @@ class Combination(BaseModel):
             raise ValueError("a map of the oddest category belongs to categorical fields, and to nothing else")
         return self
 
-    def score(self, contributions: Scores, kl: Scores) -> Scores:
+    def score(self, contributions: Scores, kl: Scores, evidence: Scores) -> Scores:
         """The combined statistic that decides, unitless, higher = more anomalous.
 
         Args:
             contributions: shape (n, n_fields), nats.
             kl: shape (n,), nats.
+            evidence: shape (n, len(self.evidence)).
         """
-        energy = self.energy(contributions.sum(axis=1) + kl)
+        score = self.energy(contributions.sum(axis=1) + kl)
+        for part, values in zip(self.evidence.values(), evidence.T, strict=True):
+            score = score + part(values)
         if self.oddest_category is None:
-            return energy
-        which = np.array(self.categorical)
-        return energy + self.oddest_category(
-            _standardised_maximum(contributions[:, which], np.array(self.location)[which], np.array(self.spread)[which])
-        )
+            return score
+        which, location, spread = self._of_categories
+        return score + self.oddest_category(_standardised_maximum(contributions[:, which], location, spread))
+
+    @cached_property
+    def typical_contributions(self) -> Scores:
+        """`typical` as an array, (n_fields,)."""
+        return np.array(self.typical)
+
+    @cached_property
+    def _of_categories(self) -> tuple[NDArray[np.intp], Scores, Scores]:
+        which = np.flatnonzero(self.categorical)
+        return which, np.array(self.location)[which], np.array(self.spread)[which]
 
 
 def _standardised_maximum(contributions: Scores, location: Scores, spread: Scores) -> Scores:
@@ -216,7 +244,7 @@ class CalibrationFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     created: str
     rate: float
     combination: Combination
@@ -261,9 +289,9 @@ _MIN_SLOPE = 1e-3  # nats per unit; keeps a map strictly increasing where a part
 # of few distinct records the bulk is a handful of ties that differ by rounding. A calibrated −ELBO has about 1.
 _MAX_SLOPE = 4.0
 
-# The oddest category counts half: single wrong categories in normal records of NSL-KDD then gain nearly all of what
-# there is to gain, and shifted numbers lose nearly nothing. docs/decisions/0001 has the table.
-_ODDEST_WEIGHT = 0.5
+# Weights in the sum, beside 1 of the energy. docs/decisions/0001 has the tables that they come from.
+_EVIDENCE_WEIGHTS: dict[EvidenceName, float] = {"residual": 0.5, "rarity": 1.0}
+_ODDEST_WEIGHT = 0.125
 _STEEPEST_CATEGORY = 1.0  # its surprise is in nats already: of one of them, no more than one can be believed
 
 
@@ -299,6 +327,7 @@ def fit_combination(
     contributions: Scores,
     missing: NDArray[np.bool_],
     kl: Scores,
+    evidence: Scores,
 ) -> Combination:
     """The combination, from calibration-a.
 
@@ -308,6 +337,7 @@ def fit_combination(
         contributions: shape (n, n_fields), nats; those of missing values are not looked at.
         missing: shape (n, n_fields).
         kl: shape (n,), nats.
+        evidence: shape (n, 1 or 2), what the graph says beside: residual and, with exemplars, rarity.
     """
     seen = np.where(missing, np.nan, contributions)
     columns = [column[np.isfinite(column)] for column in seen.T]
@@ -324,6 +354,9 @@ def fit_combination(
         spread=tuple(spread.tolist()),
         categorical=categorical,
         energy=fit_map(filled.sum(axis=1) + kl),
+        evidence={
+            name: fit_map(values, _EVIDENCE_WEIGHTS[name]) for name, values in zip(EVIDENCE, evidence.T, strict=False)
+        },
         oddest_category=fit_map(
             _standardised_maximum(filled[:, which], location[which], spread[which]), _ODDEST_WEIGHT, _STEEPEST_CATEGORY
         )

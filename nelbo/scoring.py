@@ -30,7 +30,7 @@ _REPLAY_TOLERANCE = 10 * SCORE_TOLERANCE
 
 
 _INPUTS = ["numbers", "codes", "hidden"]
-_OUTPUTS = ["contributions", "kl", "expected_numbers", "expected_codes", "latents"]
+_OUTPUTS = ["contributions", "kl", "evidence", "expected_numbers", "expected_codes", "latents"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Outputs:
     Attributes:
         contributions: shape (n, n_fields), nats; 0 where the value is missing or hidden.
         kl: shape (n, n_parts), nats: of each latent, or one bound for all where the prior is a mixture.
+        evidence: shape (n, 1 or 2), what `Combination.evidence` names.
         expected_numbers: shape (n, n_numbers), in each field's own unit.
         expected_codes: shape (n, n_codes), the likeliest category.
         latents: shape (n, n_latents), mean of q(z | x).
@@ -47,6 +48,7 @@ class Outputs:
 
     contributions: NDArray[np.float64]
     kl: NDArray[np.float64]
+    evidence: NDArray[np.float64]
     expected_numbers: NDArray[np.float64]
     expected_codes: NDArray[np.int64]
     latents: NDArray[np.float32]
@@ -78,6 +80,7 @@ class Graph:
         _refuse_other_interface(label, self._inputs, {node.name for node in self._session.get_outputs()})
         self._label = label
         self.schema = schema
+        self.n_evidence = {node.name: node.shape for node in self._session.get_outputs()}["evidence"][-1]
 
     def run(self, batch: Batch, hidden: NDArray[np.bool_] | None = None) -> Outputs:
         """The graph's outputs for a batch.
@@ -90,11 +93,12 @@ class Graph:
         hidden = np.zeros((n, len(self.schema.fields)), dtype=np.bool_) if hidden is None else hidden
         parts = [self._run(batch.numbers[rows], batch.codes[rows], hidden[rows]) for rows in _chunks(n)]
         joined = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
-        contributions, kl, numbers, codes, latents = joined
+        *nats, numbers, codes, latents = joined
+        contributions, kl, evidence = (part.astype(np.float64) for part in nats)
         widths = [len(self.schema.fields), len(self.schema.numbers), len(self.schema.codes)]
         if [part.shape for part in (contributions, numbers, codes)] != [(n, width) for width in widths]:
             raise BundleError(f"{self._label}: score.onnx answers for other fields than schema.json has")
-        return Outputs(contributions.astype(np.float64), kl.astype(np.float64), numbers, codes, latents)
+        return Outputs(contributions, kl, evidence, numbers, codes, latents)
 
     def _run(
         self, numbers: NDArray[np.float64], codes: NDArray[np.int64], hidden: NDArray[np.bool_]
@@ -185,6 +189,8 @@ class Scorer:
             raise BundleError(
                 f"bundle '{bundle.label}': calibration.json was made for other fields than schema.json has"
             )
+        if self._graph.n_evidence != len(bundle.calibration.combination.evidence):
+            raise BundleError(f"bundle '{bundle.label}': calibration.json was made for another graph than score.onnx")
 
     def score(self, batch: Batch, decision: Decision | None = None) -> Scored:
         """Statistics, p-values and flags of a batch.
@@ -254,11 +260,12 @@ def states(schema: Schema, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.
         Two arrays of shape (n, n_fields).
     """
     missing = np.zeros((len(batch), len(schema.fields)), dtype=np.bool_)
-    unseen = np.zeros_like(missing)
+    unseen = np.zeros((len(batch), len(schema.fields)), dtype=np.bool_)
     numbers, codes, unseen_codes = schema.places
     missing[:, numbers] = np.isnan(batch.numbers)
-    missing[:, codes] = batch.codes < 0
-    unseen[:, codes] = batch.codes == unseen_codes
+    if batch.codes.shape[1]:
+        missing[:, codes] = batch.codes < 0
+        unseen[:, codes] = batch.codes == unseen_codes
     return missing, unseen
 
 
@@ -266,11 +273,11 @@ def combine(
     combination: Combination, outputs: Outputs, missing: NDArray[np.bool_]
 ) -> tuple[dict[StatisticName, Scores], NDArray[np.float64], Scores]:
     """The three statistics, the contributions and the KL of each record, in float64."""
-    contributions = np.where(missing, np.array(combination.typical), outputs.contributions)
+    contributions = np.where(missing, combination.typical_contributions, outputs.contributions)
     kl = outputs.kl.sum(axis=1)
     reconstruction_error = contributions.sum(axis=1)
     statistics: dict[StatisticName, Scores] = {
-        "score": combination.score(contributions, kl),
+        "score": combination.score(contributions, kl, outputs.evidence),
         "elbo": -(reconstruction_error + kl),
         "reconstruction_error": reconstruction_error,
     }

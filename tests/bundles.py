@@ -139,6 +139,7 @@ def plain_combination(*, categorical: bool) -> Combination:
         spread=(1.0,),
         categorical=(categorical,),
         energy=straight,
+        evidence={},
         oddest_category=straight if categorical else None,
     )
 
@@ -148,7 +149,8 @@ def _calibrated(graph: bytes, part_a: Batch, part_b: Batch, rate: float) -> Cali
     outputs, missing = model.run(part_a), states(PUMPS, part_a)[0]
     names = tuple(field.name for field in PUMPS.fields)
     categorical = tuple(field.is_coded for field in PUMPS.fields)
-    combination = fit_combination(names, categorical, outputs.contributions, missing, outputs.kl.sum(axis=1))
+    kl = outputs.kl.sum(axis=1)
+    combination = fit_combination(names, categorical, outputs.contributions, missing, kl, outputs.evidence)
     statistics, _, _ = combine(combination, model.run(part_b), states(PUMPS, part_b)[0])
     scores: dict[StatisticName, tuple[float, ...]] = {
         name: tuple(raised(upward(name, statistics[name])).tolist()) for name in STATISTICS
@@ -159,7 +161,8 @@ def _calibrated(graph: bytes, part_a: Batch, part_b: Batch, rate: float) -> Cali
 def pump_graph() -> bytes:
     """`score.onnx` of a linear model with one latent, the mean of the standardised numbers.
 
-    contribution of a number = (u - z)² / 2 + log √(2π); of a category = −log share; KL = z² / 2.
+    contribution of a number = (u - z)² / 2 + log √(2π); of a category = −log share; KL = z² / 2; the evidence is the
+    mean of |u − z|.
     """
     numbers = [column.name for column in PUMPS.numbers]
     codes = [column.name for column in PUMPS.codes]
@@ -200,6 +203,9 @@ def pump_graph() -> bytes:
         _node("Mul", ["residual", "residual"], "r2"),
         _node("Mul", ["r2", "half"], "r2_half"),
         _node("Add", ["r2_half", "log_root"], "nll"),
+        _node("Abs", ["residual"], "distance"),
+        _node("Where", ["gone", "zero", "distance"], "distances"),
+        _node("ReduceMean", ["distances", "last"], "evidence", keepdims=1),
         _node("Where", ["gone", "zero", "nll"], "of_numbers"),
         _node("Cast", ["latents"], "z64", to=TensorProto.DOUBLE),
         _node("Mul", ["z64", "width"], "spread"),
@@ -236,6 +242,7 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]]) -> b
     outputs = {
         "contributions": (TensorProto.FLOAT, len(PUMPS.fields)),
         "kl": (TensorProto.FLOAT, 1),
+        "evidence": (TensorProto.FLOAT, 1),
         "expected_numbers": (TensorProto.DOUBLE, len(PUMPS.numbers)),
         "expected_codes": (TensorProto.INT64, len(PUMPS.codes)),
         "latents": (TensorProto.FLOAT, 1),

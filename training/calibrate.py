@@ -19,7 +19,8 @@ def combination_of(graph: Graph, batch: Batch) -> Combination:
     missing, _ = states(graph.schema, batch)
     names = tuple(field.name for field in graph.schema.fields)
     categorical = tuple(field.is_coded for field in graph.schema.fields)
-    return fit_combination(names, categorical, outputs.contributions, missing, outputs.kl.sum(axis=1))
+    kl = outputs.kl.sum(axis=1)
+    return fit_combination(names, categorical, outputs.contributions, missing, kl, outputs.evidence)
 
 
 def calibrated(graph: Graph, combination: Combination, batch: Batch, rate: float) -> CalibrationFile:

@@ -17,7 +17,7 @@ from nelbo.scoring import Graph
 from training.vae import VAE, ScoreGraph
 
 OPSET = 20
-OUTPUTS = ("contributions", "kl", "expected_numbers", "expected_codes", "latents")
+OUTPUTS = ("contributions", "kl", "evidence", "expected_numbers", "expected_codes", "latents")
 PARITY = 1e-4  # relative; float32 kernels of two runtimes sum in different orders
 _N_ADVERSARIAL = 10_000
 _SMALL = 512  # elements of a constant that may be worked out beforehand; chosen, below any compact weight

@@ -1,9 +1,11 @@
-"""What a record's latents are held against: p(z), and the KL of a posterior to it."""
+"""What a record is held against: p(z), the KL of a posterior to it, and the density of records themselves."""
 
 import math
 
 import torch
 from torch import Tensor, nn
+
+_N_THAT_MATTER = 16  # exemplars that a record is told by; the others' share in its density is small. Chosen
 
 
 class StandardNormal(nn.Module):
@@ -44,15 +46,31 @@ class Exemplars(nn.Module):
         Source: Hershey & Olsen, Approximating the KL divergence between Gaussian mixture models, ICASSP 2007. With it
         the ELBO stays a lower bound.
         """
-        # In double: beside an exemplar far out, float32 would leave nothing of a small distance.
-        centres, exact = self.centres.double(), mean.double()
-        n_latents = centres.shape[1]
-        size = (exact.square() + log_variance.double().exp()).sum(dim=1, keepdim=True)
-        distance = (size - 2 * exact @ centres.T + centres.square().sum(dim=1)).float()
-        log_mass = self.log_weights - 0.5 * (distance / self.variances + n_latents * self.variances.log())
-        highest = log_mass.amax(dim=1, keepdim=True)
-        log_sum = (log_mass - highest).exp().sum(dim=1, keepdim=True).log() + highest
-        return -log_sum - 0.5 * (n_latents + log_variance.sum(dim=1, keepdim=True))
+        spread = log_variance.exp().sum(dim=1, keepdim=True)  # one of a record, or one for all
+        return self._surprise(mean, spread) - 0.5 * (mean.shape[1] + log_variance.sum(dim=1, keepdim=True))
+
+    def rarity(self, z: Tensor) -> Tensor:
+        """−log p(z), (n, 1), nats."""
+        return self._surprise(z, torch.zeros(1, 1)) + 0.5 * z.shape[1] * math.log(2 * math.pi)
+
+    def _surprise(self, mean: Tensor, spread: Tensor) -> Tensor:
+        """−log Σ_k w_k b_k^(−L/2) exp(−(|mean − c_k|² + spread) / 2 b_k) over the k that matter, (n, 1).
+
+        To leave the others out keeps the KL's bound a bound. Which matter, a rough measure tells: among those that it
+        confuses it does not matter which is left out. Their distances are taken by differences: in float32 the squares
+        of a record and of an exemplar far out would leave nothing of a small distance.
+        """
+        centres, n_latents = self.centres.float(), mean.shape[1]
+        log_height = self.log_weights - 0.5 * n_latents * self.variances.log()
+        slope = 0.5 / self.variances
+        # −slope |mean − c|² as one product, of (mean, |mean|²) with (2 slope c, −slope).
+        both = torch.cat([mean, mean.square().sum(dim=1, keepdim=True)], dim=1)
+        factors = torch.cat([2 * slope * centres.T, -slope[None]])
+        rough = both @ factors + (log_height - slope * (centres.square().sum(dim=1) + spread))
+        nearest = rough.topk(min(_N_THAT_MATTER, len(centres)), dim=1).indices
+        distance = (mean[:, None] - self.centres[nearest].float()).square().sum(dim=2)
+        log_mass = log_height[nearest] - (distance + spread) * slope[nearest]
+        return -torch.logsumexp(log_mass, dim=1, keepdim=True)
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -68,32 +86,43 @@ _FLOOR = 0.01  # of a squared distance per latent: records that repeat have no d
 _FACTORS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0)
 
 
-def chosen_exemplars(means: Tensor, variance: float, most: int, seed: int) -> Exemplars:
-    """Exemplars that cover encoded records, each weighed by how many of them it is the nearest to.
+def chosen_exemplars(means: Tensor, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Which encoded records cover the others, and how many of those each is the nearest to.
+
+    Args:
+        means: shape (n, L), posterior means.
+        most: exemplars.
+        seed: of the sample of a large table, and of the first exemplar.
+
+    Returns:
+        Positions, shape (K,), and weights, shape (K,), 1 in sum.
+    """
+    looked_at = torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))[:MOST_LOOKED_AT]
+    chosen, counts = farthest_first(means[looked_at], most)
+    return looked_at[chosen], counts / counts.sum()
+
+
+def mixture_around(centres: Tensor, weights: Tensor, variance: float, own: float) -> Exemplars:
+    """A mixture of normals around exemplars that explains each of them by the others best.
 
     A variance b_k lies between the exemplar's own distance to its neighbours and the usual one; the factor that they
     all share is the one under which exemplars explain each other best, each left out of its own explanation.
 
     Args:
-        means: shape (n, L), posterior means of the records fitted on.
-        variance: of every latent's posterior.
-        most: exemplars.
-        seed: of the sample of a large table, and of the first exemplar.
+        centres: shape (K, L).
+        weights: shape (K,), 1 in sum.
+        variance: of what is held against the mixture, in every direction: of a posterior; 0 of a point.
+        own: how far an exemplar's own distance counts beside the usual one, 0 to 1.
     """
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(seed)
-        looked_at = means[torch.randperm(len(means), generator=generator)[:MOST_LOOKED_AT]]
-        chosen, counts = farthest_first(looked_at, most)
-        centres, weights = looked_at[chosen].half().float(), counts / counts.sum()
-        n_latents = means.shape[1]
-        if len(centres) == 1:  # one record, again and again
-            return Exemplars(centres, torch.tensor([variance + _FLOOR]), weights)
-        distance = _squared_distances(centres)
-        nearest = distance.topk(min(_N_NEIGHBOURS, len(centres) - 1), largest=False).values
-        radius = (nearest + _FLOOR * n_latents).log().mean(dim=1)
-        usual = (0.5 * (radius + radius.mean())).exp() / n_latents
-        factor = min(_FACTORS, key=lambda f: _surprise_of_each_other(distance, usual * f, variance, weights, n_latents))
-        return Exemplars(centres, usual * factor, weights)
+    centres, n_latents = centres.half().float(), centres.shape[1]
+    if len(centres) == 1:  # one record, again and again
+        return Exemplars(centres, torch.tensor([variance + _FLOOR]), weights)
+    distance = _squared_distances(centres)
+    nearest = distance.topk(min(_N_NEIGHBOURS, len(centres) - 1), largest=False).values
+    radius = (nearest + _FLOOR * n_latents).log().mean(dim=1)
+    usual = (own * radius + (1 - own) * radius.mean()).exp() / n_latents
+    factor = min(_FACTORS, key=lambda f: _surprise_of_each_other(distance, usual * f, variance, weights, n_latents))
+    return Exemplars(centres, usual * factor, weights)
 
 
 def farthest_first(points: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,8 @@ MOST_LATENTS = 512  # of a model with exemplars; records of more columns are tur
 # Standard deviation of every latent's posterior beside exemplars, where the network has learnt to bear a noise of 1.
 # From 0.02 to 0.35 −ELBO ranks 29 tables alike; at 0.5 dense tables of few fields blur.
 POSTERIOR_SCALE = 0.1
-_N_DIRECTIONS = 4  # for the expectation over q where latents are many; chosen, each costs two more decodings
-_MOST_AXES = 16
+_N_DIRECTIONS = 2  # for the expectation over q where latents are many; chosen, each costs two more decodings
+_MOST_AXES, _FEW_AXES = 16, 4  # of few latents each one's own axis is one
 DEGREES = 4.0  # of freedom of Student's t: from 2 to 8 the ranking of 29 tables stays the same
 _LOGIT_CAP = 20.0  # e^20 and its sums stay finite in float32; a category cannot surprise by more than 40 nats
 _DAY_S, _WEEK_S = 86_400.0, 604_800.0
@@ -29,6 +29,7 @@ _FURTHEST_S = 2.0**50  # 35 million years; a power of two, since the exporter wr
 # The encoder sees no value further out than this; the likelihood does. Wilder inputs would only blow up the
 # latents, let the decoder follow an outlier, and drown the arithmetic of the other fields in float32 noise.
 _FURTHEST_SEEN = 10.0
+_NO_RESIDUAL = 0.01  # added before its logarithm: records restored exactly have one too; chosen
 _LONGEST_LOG = 343.0  # bend(1e30): what the decoder expects is kept where its inverse is a number
 
 
@@ -49,6 +50,8 @@ class VAE(nn.Module):
 
     Attributes:
         prior: p(z); of a model with exemplars, only once `training.settle` has chosen them.
+        surroundings: a mixture around the exemplars as they were before the encoder; None without exemplars.
+        typical_distance: shape (D + C,), what a missing value counts as in the residual.
         likelihood: of a numeric field around what the decoder expects.
         turn: shape (D + K, L), from a record as one vector to its place among the latents; only with exemplars.
         reach: shape (L,), beyond which no posterior mean goes; only with exemplars.
@@ -63,9 +66,9 @@ class VAE(nn.Module):
     width: Tensor
     to_schema_order: Tensor
     to_number_order: Tensor
-    field_of_number: Tensor
-    field_of_code: Tensor
-    owner: Tensor
+    field_of_feature: Tensor
+    field_of_one_hot: Tensor
+    field_of_distance: Tensor
     owner_of_code: Tensor
     code_within: Tensor
     offered: Tensor
@@ -75,8 +78,10 @@ class VAE(nn.Module):
     sum_features: Tensor
     sum_codes: Tensor
     turn: Tensor
+    log_variance: Tensor
     reach: Tensor
     directions: Tensor
+    typical_distance: Tensor
 
     def __init__(self, layout: Layout, config: Config) -> None:
         super().__init__()
@@ -92,6 +97,7 @@ class VAE(nn.Module):
             self.n_latents = config.n_latents or min(16, max(2, n_fields // 2))
         self._register_layout(layout)
         self.register_buffer("turn", torch.eye(n_columns, self.n_latents), persistent=False)
+        self.register_buffer("log_variance", torch.full((1, self.n_latents), 2 * math.log(POSTERIOR_SCALE)), False)
         self.register_buffer("reach", torch.full((self.n_latents,), 1e4), persistent=False)
         self.take_expectation_along(list(range(self.n_latents)))
         n_out = self.n_latents if self.with_exemplars else 2 * self.n_latents
@@ -99,6 +105,8 @@ class VAE(nn.Module):
         self.decoder = perceptron([self.n_latents, *config.decoder, n_columns])
         self.log_scale = nn.Parameter(torch.zeros(1 if config.shared_scale else self.n_features))
         self.prior: StandardNormal | Exemplars = StandardNormal()
+        self.surroundings: Exemplars | None = None
+        self.register_buffer("typical_distance", torch.zeros(self.n_features + len(layout.n_codes)), persistent=False)
 
     @property
     def n_exemplars(self) -> int:
@@ -114,7 +122,7 @@ class VAE(nn.Module):
         Args:
             in_use: positions of the latents that say something.
         """
-        if len(in_use) <= (_N_DIRECTIONS if self.with_exemplars else _MOST_AXES):
+        if len(in_use) <= (_FEW_AXES if self.with_exemplars else _MOST_AXES):
             directions = torch.eye(self.n_latents)[list(in_use)] * math.sqrt(max(1, len(in_use)))
         else:
             drawn = torch.randn(self.n_latents, _N_DIRECTIONS, generator=torch.Generator().manual_seed(0))
@@ -137,12 +145,14 @@ class VAE(nn.Module):
         # Fields come as numbers and codes; the schema has them in one order.
         order = [schema.positions[column.name] for column in schema.numbers + schema.codes]
         constant("to_schema_order", [order.index(position) for position in range(len(order))], torch.int64)
-        constant("field_of_number", order[: len(schema.numbers)], torch.int64)
-        constant("field_of_code", order[len(schema.numbers) :], torch.int64)
-        constant("owner", layout.feature_owner, torch.int64)
         constant("sum_features", _membership(layout.feature_owner, len(schema.numbers)), torch.float32)
         owner_of_code = [j for j, n in enumerate(layout.n_codes) for _ in range(n)]
         constant("owner_of_code", owner_of_code, torch.int64)
+        of_number, of_code = order[: len(schema.numbers)], order[len(schema.numbers) :]
+        of_feature = [of_number[j] for j in layout.feature_owner]
+        constant("field_of_feature", of_feature, torch.int64)
+        constant("field_of_one_hot", [of_code[j] for j in owner_of_code], torch.int64)
+        constant("field_of_distance", of_feature + of_code, torch.int64)
         constant("code_within", [code for n in layout.n_codes for code in range(n)], torch.int64)
         constant("sum_codes", _membership(owner_of_code, len(layout.n_codes)), torch.float32)
         # The likeliest category of a field: not "rare" or "unseen" unless nothing else is known.
@@ -163,18 +173,18 @@ class VAE(nn.Module):
     def observed(self, numbers: Tensor, codes: Tensor) -> Tensor:
         """Which fields have a value: (n, F), bool."""
         both = torch.cat([~torch.isnan(numbers), codes >= 0], dim=1)
-        return both[:, self.to_schema_order]
+        return columns_of(both, self.to_schema_order)
 
     def features(self, numbers: Tensor) -> Tensor:
         """Numeric features, (n, D), float32."""
-        x = numbers[:, self.numeric]
+        x = columns_of(numbers, self.numeric)
         u = (torch.where(torch.isnan(x), self.location, x) - self.location) / self.scale
         t = (bent(u.clamp(-FURTHEST, FURTHEST).float()) - self.centre) / self.width
         return torch.cat([t, *(cyclic(numbers[:, j]) for j in self.timestamps)], dim=1)
 
     def one_hot(self, codes: Tensor) -> Tensor:
         """(n, K); a missing value is all zeros."""
-        return (codes[:, self.owner_of_code] == self.code_within).float()
+        return (columns_of(codes, self.owner_of_code) == self.code_within).float()
 
     def read(self, batch: Batch, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of about so many of a batch's records, evenly chosen: t (n, D), one_hot (n, K), observed (n, F)."""
@@ -187,43 +197,51 @@ class VAE(nn.Module):
 
         `shown` (n, F) is 1 where the encoder may see the value.
         """
-        of_number, of_code = shown[:, self.field_of_number], shown[:, self.field_of_code]
+        of_feature, of_code = columns_of(shown, self.field_of_feature), columns_of(shown, self.field_of_one_hot)
         seen = t.clamp(-self.furthest_seen, self.furthest_seen)
         # Halving a variance of 2 per changed category: a category weighs as much as a number.
-        return torch.cat([seen * of_number[:, self.owner], one_hot * of_code[:, self.owner_of_code] / math.sqrt(2)], 1)
+        return torch.cat([seen * of_feature, one_hot * of_code / math.sqrt(2)], dim=1)
+
+    def place(self, t: Tensor, one_hot: Tensor, shown: Tensor) -> Tensor:
+        """What is shown of a record as one vector, on the axes of the latents; (n, L), only with exemplars."""
+        return self.shown_columns(t, one_hot, shown) @ self.turn
 
     def encode(self, t: Tensor, one_hot: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | what is shown of x), both (n, L)."""
-        columns = self.shown_columns(t, one_hot, shown)
-        said = self.encoder(torch.cat([columns, 1 - shown], dim=1))
+        """Mean and log-variance of q(z | what is shown of x), (n, L); with exemplars the latter is the same, (1, L)."""
+        said = self.encoder(torch.cat([self.shown_columns(t, one_hot, shown), 1 - shown], dim=1))
         if not self.with_exemplars:
             mean, log_variance = said.chunk(2, dim=1)
             return mean, log_variance.clamp(-12.0, 4.0)
-        mean = columns @ self.turn + said
+        mean = self.place(t, one_hot, shown) + said
         # What the encoder adds was learnt where records lie; far from there it would only multiply.
         mean = torch.maximum(torch.minimum(mean, self.reach), -self.reach)
-        return mean, torch.full_like(mean, 2 * math.log(POSTERIOR_SCALE))
+        return mean, self.log_variance
 
     # --- likelihoods --------------------------------------------------------------------------------
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected features (n, D) and logits of codes (n, K) of n latents."""
-        t, code = self.decoder(z).split([self.n_features, self.n_codes], dim=-1)
-        return t, _LOGIT_CAP * torch.tanh(code / _LOGIT_CAP)
+        """Expected features (…, D) and logits of codes (…, K) of latents (…, L)."""
+        said = self.decoder(z.flatten(0, -2)).reshape(*z.shape[:-1], self.n_features + self.n_codes)
+        t, code_logit = said.split([self.n_features, self.n_codes], dim=-1)
+        return t, _LOGIT_CAP * torch.tanh(code_logit / _LOGIT_CAP)
 
     def nll(self, z: Tensor, t: Tensor, one_hot: Tensor) -> Tensor:
         """NLL of each field given z, nats: (…, F), missing values included (mask them outside).
 
         z is (…, L); the other arguments broadcast against it.
         """
-        expected, code_logit = (part.reshape(*z.shape[:-1], part.shape[1]) for part in self.decode(z.flatten(0, -2)))
+        return self.nll_of(self.decode(z), t, one_hot)
+
+    def nll_of(self, restored: tuple[Tensor, Tensor], t: Tensor, one_hot: Tensor) -> Tensor:
+        """`nll` given what was decoded."""
+        expected, code_logit = restored
         scale = self.log_scale.clamp(math.log(MIN_SCALE), 5.0).exp()
         of_number = (numeric_nll(self.likelihood, (t - expected) / scale) + scale.log()) @ self.sum_features
         seen = one_hot * self.is_seen
         among_seen = ((code_logit.exp() * self.is_seen) @ self.sum_codes).log() - (code_logit * seen) @ self.sum_codes
         is_unseen = (one_hot - seen) @ self.sum_codes
         of_code = torch.lerp(among_seen + self.seen_nats, self.unseen_nats, is_unseen)
-        return torch.cat([of_number, of_code], dim=-1)[..., self.to_schema_order]
+        return columns_of(torch.cat([of_number, of_code], dim=-1), self.to_schema_order)
 
     def expected_nll(self, mean: Tensor, log_variance: Tensor, t: Tensor, one_hot: Tensor) -> Tensor:
         """E_q[NLL] of each field, (n, F): by sigma points, no random number in it.
@@ -240,21 +258,45 @@ class VAE(nn.Module):
         step = (0.5 * log_variance).exp()[:, None] * self.directions
         return torch.cat([mean[:, None] + step, mean[:, None] - step], dim=1)
 
+    # --- beside the likelihood ----------------------------------------------------------------------
+
+    def distances(self, restored: tuple[Tensor, Tensor], t: Tensor, one_hot: Tensor) -> Tensor:
+        """How far each value is from what the decoder restores, (n, D + C), missing values included.
+
+        A number by its standard deviations, a category by what its probability lacks to 1.
+        """
+        expected, code_logit = restored
+        mass = code_logit.exp() * self.is_seen
+        probability = ((mass * one_hot) @ self.sum_codes) / (mass @ self.sum_codes)
+        return torch.cat([(t - expected).abs(), 1 - probability], dim=1)
+
+    def counted(self, shown: Tensor) -> Tensor:
+        """Which distances are of values that are shown, (n, D + C)."""
+        return columns_of(shown, self.field_of_distance)
+
+    def evidence(self, restored: tuple[Tensor, Tensor], t: Tensor, one_hot: Tensor, shown: Tensor) -> Tensor:
+        """Residual and, with exemplars, rarity: (n, 1 or 2), as `nelbo.calibration.Combination` has them."""
+        filled = torch.where(self.counted(shown) > 0, self.distances(restored, t, one_hot), self.typical_distance)
+        residual = (filled.mean(dim=1, keepdim=True) + _NO_RESIDUAL).log()
+        if self.surroundings is None:
+            return residual
+        return torch.cat([residual, self.surroundings.rarity(self.place(t, one_hot, shown))], dim=1)
+
     # --- back to the field's own units --------------------------------------------------------------
 
-    def expectations(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """What the decoder expects at the posterior mean: numbers (n, N), float64; codes (n, C)."""
-        t, code_logit = self.decode(mean)
+    def expectations(self, restored: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the decoder expects, of its own answer: numbers (n, N), float64; codes (n, C)."""
+        t, code_logit = restored
         n_numeric = len(self.location)
         u = unbent((t[:, :n_numeric] * self.width + self.centre).clamp(-_LONGEST_LOG, _LONGEST_LOG))
         x = u.double() * self.scale + self.location
         x = torch.maximum(torch.minimum(x, self.largest), -self.largest)
         # A timestamp's hour and weekday name no moment: nothing is expected of it.
-        columns = torch.cat([x, torch.zeros_like(mean[:, :1]).double()], dim=1)
+        columns = torch.cat([x, t.new_zeros((t.shape[0], 1), dtype=torch.float64)], dim=1)
         offered = code_logit + self.offered
         likeliest = [offered[:, at : at + n].argmax(dim=1, keepdim=True) for at, n in self.code_ranges]
-        codes = torch.cat(likeliest, dim=1) if likeliest else mean[:, :0].long()
-        return columns[:, self.to_number_order], codes
+        codes = torch.cat(likeliest, dim=1) if likeliest else code_logit.long()
+        return columns_of(columns, self.to_number_order), codes
 
 
 class ScoreGraph(nn.Module):
@@ -264,15 +306,23 @@ class ScoreGraph(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, numbers: Tensor, codes: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Contributions (n, F), kl (n, L or 1), expected_numbers (n, N), expected_codes (n, C), latents (n, L)."""
+    def forward(self, numbers: Tensor, codes: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        """What `nelbo.scoring.Outputs` holds, in its order."""
         vae = self.vae
         shown = (vae.observed(numbers, codes) & ~hidden).float()
         t, one_hot = vae.features(numbers), vae.one_hot(codes)
         mean, log_variance = vae.encode(t, one_hot, shown)
-        contributions = vae.expected_nll(mean, log_variance, t, one_hot) * shown
-        numbers_expected, codes_expected = vae.expectations(mean)
-        return contributions, vae.prior.kl(mean, log_variance), numbers_expected, codes_expected, mean
+        # Decoded at once: the mean first, then what the expectation over q is taken at.
+        both = vae.decode(torch.cat([mean[:, None], vae.sigma_points(mean, log_variance)], dim=1))
+        restored, around = (both[0][:, 0], both[1][:, 0]), (both[0][:, 1:], both[1][:, 1:])
+        contributions = vae.nll_of(around, t[:, None], one_hot[:, None]).mean(dim=1) * shown
+        evidence = vae.evidence(restored, t, one_hot, shown)
+        return contributions, vae.prior.kl(mean, log_variance), evidence, *vae.expectations(restored), mean
+
+
+def columns_of(x: Tensor, positions: Tensor) -> Tensor:
+    """x[..., positions]; exported, indexing is three nodes instead of one."""
+    return torch.index_select(x, -1, positions)
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:

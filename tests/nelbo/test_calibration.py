@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nelbo.calibration import (
+    EVIDENCE,
     STATISTICS,
     Calibration,
     CalibrationFile,
     Combination,
+    EvidenceName,
     IncreasingMap,
     Scores,
     fit_combination,
@@ -192,12 +194,14 @@ def test_map_that_does_not_increase_is_refused(changed: dict[str, Any], detail: 
 
 # --- the combination ---------------------------------------------------------------------------------
 
+NOTHING = np.zeros((200, 0))  # evidence of a graph that says nothing beside its nats
+
 
 def test_combination_is_read_off_the_calibration_records() -> None:
     contributions = np.array([[float(i), 2.0] for i in range(11)])
     missing = np.zeros((11, 2), dtype=np.bool_)
     missing[0, 0] = True
-    combination = fit_combination(("a", "b"), (True, False), contributions, missing, np.zeros(11))
+    combination = fit_combination(("a", "b"), (True, False), contributions, missing, np.zeros(11), NOTHING[:11])
     assert combination.typical == (5.5, 2.0)  # of 1 … 10, the missing one left out
     assert combination.location == pytest.approx((9.1, 2.0))  # the 90th percentile of 1 … 10 lies at rank 8.1
     assert combination.spread == (1.0, 1.0)
@@ -206,12 +210,12 @@ def test_combination_is_read_off_the_calibration_records() -> None:
 def test_field_that_is_always_missing_adds_nothing() -> None:
     contributions = np.array([[1.0, 99.0], [2.0, 99.0]])
     missing = np.array([[False, True], [False, True]])
-    combination = fit_combination(("a", "b"), (False, True), contributions, missing, np.zeros(2))
+    combination = fit_combination(("a", "b"), (False, True), contributions, missing, np.zeros(2), NOTHING[:2])
     assert (combination.typical[1], combination.location[1], combination.spread[1]) == (0.0, 0.0, 1.0)
 
 
-def combined(*categorical: bool, slope: float = 1.0) -> Combination:
-    """Three fields, whose excess above 1 is measured in units of 1, 2 and 4 nats."""
+def combined(*categorical: bool, slope: float = 1.0, evidence: tuple[EvidenceName, ...] = ()) -> Combination:
+    """Three fields, whose excess above 1 counts in units of 1, 2 and 4 nats; evidence counts double, then thrice."""
     straight = IncreasingMap(x=(0.0,), y=(0.0,), slope=1.0)
     return Combination(
         fields=("a", "b", "c"),
@@ -220,6 +224,7 @@ def combined(*categorical: bool, slope: float = 1.0) -> Combination:
         spread=(1.0, 2.0, 4.0),
         categorical=categorical,
         energy=straight,
+        evidence={name: IncreasingMap(x=(0.0,), y=(0.0,), slope=2.0 + i) for i, name in enumerate(evidence)},
         oddest_category=IncreasingMap(x=(0.0,), y=(0.0,), slope=slope) if any(categorical) else None,
     )
 
@@ -237,16 +242,43 @@ def combined(*categorical: bool, slope: float = 1.0) -> Combination:
 )
 def test_score_adds_the_energy_and_the_oddest_category(categorical: tuple[bool, ...], oddest: float) -> None:
     energy = 2.0 + 9.0 + 41.0 + 5.0
-    found = combined(*categorical, slope=0.5).score(np.array([[2.0, 9.0, 41.0]]), np.array([5.0]))
+    found = combined(*categorical, slope=0.5).score(np.array([[2.0, 9.0, 41.0]]), np.array([5.0]), NOTHING[:1])
     assert found.tolist() == [energy + 0.5 * oddest]
 
 
-def test_table_of_numbers_is_scored_by_its_energy_alone() -> None:
+@pytest.mark.parametrize(("evidence", "expected"), [((), 0.0), (("residual",), 14.0), (EVIDENCE, 14.0 + 33.0)])
+def test_score_adds_what_the_graph_says_beside(evidence: tuple[EvidenceName, ...], expected: float) -> None:
+    combination = combined(False, False, False, evidence=evidence)
+    values = np.array([[7.0, 11.0]])[:, : len(evidence)]
+    found = combination.score(np.array([[1.0, 2.0, 3.0]]), np.array([4.0]), values)
+    assert found.tolist() == [10.0 + expected]
+
+
+@pytest.mark.parametrize("names", [("rarity",), ("rarity", "residual")])
+def test_evidence_in_another_order_is_refused(names: tuple[EvidenceName, ...]) -> None:
+    with pytest.raises(ValueError, match="evidence comes in the order residual, rarity, got rarity"):
+        combined(False, False, False, evidence=names)
+
+
+def test_residual_counts_half_of_its_surprise_and_rarity_all_of_it() -> None:
+    """Of an exponential variable the surprise is the value itself."""
+    rng = np.random.default_rng(0)
+    part = rng.exponential(size=(20_000, 3))
+    missing = np.zeros((20_000, 1), dtype=np.bool_)
+    combination = fit_combination(("a",), (False,), part[:, :1], missing, np.zeros(20_000), part[:, 1:])
+    at = np.array([3.0])
+    assert combination.energy(at)[0] == pytest.approx(3.0, rel=0.1)
+    assert tuple(combination.evidence) == EVIDENCE
+    assert combination.evidence["residual"](at)[0] == pytest.approx(1.5, rel=0.1)
+    assert combination.evidence["rarity"](at)[0] == pytest.approx(3.0, rel=0.1)
+
+
+def test_table_of_numbers_without_evidence_is_scored_by_its_energy_alone() -> None:
     contributions = np.random.default_rng(0).exponential(size=(200, 2))
     missing = np.zeros((200, 2), dtype=np.bool_)
-    combination = fit_combination(("a", "b"), (False, False), contributions, missing, np.ones(200))
+    combination = fit_combination(("a", "b"), (False, False), contributions, missing, np.ones(200), NOTHING[:200])
     assert combination.oddest_category is None
-    found = combination.score(contributions, np.ones(200))
+    found = combination.score(contributions, np.ones(200), NOTHING[:200])
     assert found.tolist() == combination.energy(contributions.sum(axis=1) + 1).tolist()
 
 
@@ -254,9 +286,10 @@ def test_odd_number_is_no_odd_category() -> None:
     rng = np.random.default_rng(0)
     contributions = rng.exponential(size=(200, 2))
     missing = np.zeros((200, 2), dtype=np.bool_)
-    combination = fit_combination(("number", "category"), (False, True), contributions, missing, np.zeros(200))
+    fields = ("number", "category")
+    combination = fit_combination(fields, (False, True), contributions, missing, np.zeros(200), NOTHING[:200])
     # The same energy, and the nats on the number or on the category.
-    number, category = combination.score(np.array([[30.0, 0.0], [0.0, 30.0]]), np.zeros(2))
+    number, category = combination.score(np.array([[30.0, 0.0], [0.0, 30.0]]), np.zeros(2), NOTHING[:2])
     assert category > number
     assert combination.oddest_category is not None
     least, most = (np.array([(v - combination.location[1]) / combination.spread[1]]) for v in (0.0, 30.0))
@@ -277,6 +310,7 @@ def test_map_of_the_oddest_category_without_categories_is_refused_and_so_is_its_
             spread=(1.0,),
             categorical=categorical,
             energy=straight,
+            evidence={},
             oddest_category=straight if has_map else None,
         )
 
@@ -321,7 +355,7 @@ def test_calibration_survives_its_file() -> None:
             {"combination": {"categorical": [False]}},
             "combination: a map of the oddest category belongs to categorical fields, and to nothing else",
         ),
-        ({"format": 1}, "format: Input should be 2"),
+        ({"format": 2}, "format: Input should be 3"),
         ({"rate": "often"}, "rate: Input should be a valid number, unable to parse string as a number"),
     ],
 )

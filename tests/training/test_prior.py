@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from training.prior import Exemplars, StandardNormal, chosen_exemplars, farthest_first
+from training.prior import Exemplars, StandardNormal, chosen_exemplars, farthest_first, mixture_around
 
 CENTRES = torch.tensor([[0.0, 0.0, 0.0], [1.0, -0.5, 0.25], [4.0, 4.0, -4.0], [0.5, 0.5, 0.5]])
 VARIANCES = torch.tensor([0.3, 0.1, 2.0, 0.05])
@@ -80,6 +80,16 @@ def test_kl_to_several_is_at_most_that_to_any_one_and_its_weight() -> None:
     assert (found() < apart.min(axis=1) - 0.01).any()  # where two are near, both count
 
 
+def test_rarity_is_the_negative_log_density_of_the_mixture() -> None:
+    mixed = MixtureSameFamily(
+        Categorical(WEIGHTS.double()),
+        Independent(Normal(CENTRES.double(), VARIANCES.double().sqrt()[:, None].expand(4, 3)), 1),
+    )
+    expected = -mixed.log_prob(MEANS.double())  # type: ignore[no-untyped-call]  # torch's
+    rarity = Exemplars(CENTRES, VARIANCES, WEIGHTS).rarity(MEANS)
+    np.testing.assert_allclose(rarity[:, 0].double().numpy(), expected.numpy(), rtol=1e-5)
+
+
 def test_order_of_exemplars_does_not_matter() -> None:
     order = torch.tensor([2, 0, 3, 1])
     other = Exemplars(CENTRES[order], VARIANCES[order], WEIGHTS[order]).kl(MEANS, LOG_VARIANCES)
@@ -138,9 +148,14 @@ def test_repeated_points_are_chosen_once() -> None:
     assert counts.tolist() == [10.0, 10.0, 10.0]
 
 
+def mixture(means: Tensor, most: int, seed: int = 0, *, own: float = 0.5, variance: float = 0.01) -> Exemplars:
+    chosen, weights = chosen_exemplars(means, most, seed)
+    return mixture_around(means[chosen], weights, variance, own)
+
+
 def test_identical_records_leave_one_exemplar_whose_kl_is_finite() -> None:
     means = torch.tensor([[0.25, -3.0]]).repeat(30, 1)
-    prior = chosen_exemplars(means, 0.01, 16, seed=0)
+    prior = mixture(means, 16)
     assert prior.centres.tolist() == [[0.25, -3.0]]
     assert prior.log_weights.tolist() == [0.0]
     kl = prior.kl(torch.tensor([[0.25, -3.0], [0.25, 3.0]]), torch.full((2, 2), math.log(0.01)))
@@ -152,7 +167,7 @@ def test_identical_records_leave_one_exemplar_whose_kl_is_finite() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 7, 1000])
 def test_exemplars_are_encoded_records_and_weigh_one_in_sum(most: int) -> None:
-    prior = chosen_exemplars(points(), 0.01, most, seed=0)
+    prior = mixture(points(), most)
     assert len(prior.centres) == min(most, 200)
     assert float(prior.log_weights.exp().sum()) == pytest.approx(1, abs=1e-5)
     assert bool((prior.variances > 0).all())
@@ -161,9 +176,20 @@ def test_exemplars_are_encoded_records_and_weigh_one_in_sum(most: int) -> None:
 
 
 def test_one_seed_chooses_the_same_exemplars() -> None:
-    one, two, other = (chosen_exemplars(points(), 0.01, 7, seed).state_dict() for seed in (0, 0, 1))
+    one, two, other = (mixture(points(), 7, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["centres"], other["centres"])
+
+
+@pytest.mark.parametrize("own", [0.0, 0.5, 1.0])
+def test_width_follows_an_exemplars_own_surroundings_as_far_as_asked(own: float) -> None:
+    """Two lattices, one ten times as wide: its exemplars' widths are 100^own times the other's."""
+    lattice = torch.cartesian_prod(torch.arange(10.0), torch.arange(10.0))
+    both = torch.cat([lattice, 10 * lattice + 500])
+    variances = mixture_around(both, torch.full((200,), 1 / 200), 0.0, own).variances
+    inner = (lattice.amin(dim=1) > 0) & (lattice.amax(dim=1) < 9)  # at the edge neighbours lie farther
+    ratio = variances[100:][inner].mean() / variances[:100][inner].mean()
+    assert float(ratio) == pytest.approx(100**own, rel=0.02)  # a floor of a hundredth of a square is added to both
 
 
 def clusters() -> Tensor:
@@ -173,7 +199,7 @@ def clusters() -> Tensor:
 
 def test_gap_between_records_is_odder_than_their_midst() -> None:
     """Which N(0, I) has the other way round."""
-    prior = chosen_exemplars(clusters(), 0.01, 40, seed=0)
+    prior = mixture(clusters(), 40)
     asked = torch.tensor([[0.0, 0.0], [3.0, 3.0], [-3.0, -3.0]])
     gap, *midst = prior.kl(asked, torch.full((3, 2), math.log(0.01)))[:, 0].tolist()
     assert gap > max(midst) + 3
@@ -189,7 +215,7 @@ def test_shared_factor_explains_fresh_records_about_as_well_as_the_best_one() ->
     """
     rng = np.random.default_rng(6)
     known, fresh = (torch.from_numpy(rng.normal(size=(n, 2))).float() for n in (400, 2000))
-    prior = chosen_exemplars(known, 0.01, 400, seed=0)
+    prior = mixture(known, 400)
     narrow = torch.full((2000, 2), math.log(0.01))
     weights = prior.log_weights.exp()
 

@@ -139,12 +139,39 @@ def test_model_with_exemplars_gets_them_from_the_fitted_records() -> None:
     assert off.max() < 5 * 2**-11
 
 
+def test_surroundings_are_the_same_records_before_the_encoder() -> None:
+    rng = np.random.default_rng(0)
+    config = Config(encoder=(8,), decoder=(), n_exemplars=16)
+    vae = VAE(layout_of(3), config)
+    settle(vae, batch_of(drawn()), batch_of(rng.normal(size=(50, 3))), config, seed=0)
+    assert isinstance(vae.prior, Exemplars)
+    assert vae.surroundings is not None
+    assert torch.equal(vae.surroundings.log_weights, vae.prior.log_weights)
+    places = vae.surroundings.centres.float()
+    with torch.no_grad():
+        means, _ = vae.encode(places, torch.zeros(16, 0), torch.ones(16, 3))
+    # Eleven bits of a place and of its code, and what the encoder makes of them.
+    torch.testing.assert_close(means, vae.prior.centres.float(), rtol=0.0, atol=0.01)
+
+
+def test_missing_value_counts_as_what_is_typical_of_its_field() -> None:
+    """The decoder expects 0: the mean distances of held-out records are their mean sizes."""
+    held_out = np.array([[1.0, 2.0, 3.0], [3.0, np.nan, 3.0], [2.0, 4.0, 3.0]])
+    vae = settled(drawn(), held_out, "student_t")
+    assert vae.typical_distance.tolist() == [2.0, 3.0, 3.0]
+    numbers = torch.tensor([[1.0, math.nan, 1.5]], dtype=torch.float64)
+    with torch.no_grad():
+        evidence = ScoreGraph(vae)(numbers, torch.zeros(1, 0).long(), torch.zeros(1, 3, dtype=torch.bool))[2]
+    assert float(evidence[0, 0]) == pytest.approx(math.log((1.0 + 3.0 + 1.5) / 3 + 0.01), rel=1e-6)
+
+
 def test_model_with_a_standard_normal_prior_is_left_as_it_is() -> None:
     config = Config(prior="standard_normal", encoder=(), decoder=())
     vae = VAE(layout_of(3), config)
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     settle(vae, batch_of(drawn()), batch_of(drawn()), config, seed=0)
     assert isinstance(vae.prior, StandardNormal)
+    assert vae.surroundings is None
     assert before.keys() == vae.state_dict().keys()
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
 
@@ -172,8 +199,9 @@ def test_elbo_is_a_lower_bound_of_the_log_density_and_no_loose_one(likelihood: L
     vae.encoder, vae.decoder = compact(vae.encoder), compact(vae.decoder)
     settle(vae, batch_of(known), batch_of(held_out), config, 0)
     numbers, nothing = torch.from_numpy(fresh), torch.zeros(4000, 0)
+    none_hidden = torch.zeros(4000, 3, dtype=torch.bool)
     with torch.no_grad():
-        contributions, kl, _, _, mean = ScoreGraph(vae)(numbers, nothing.long(), torch.zeros(4000, 3, dtype=torch.bool))
+        contributions, kl, _, _, _, mean = ScoreGraph(vae)(numbers, nothing.long(), none_hidden)
         z = mean[:, None] + POSTERIOR_SCALE * torch.randn(4000, 50, 3, generator=torch.Generator().manual_seed(0))
         by_chance = vae.nll(z, vae.features(numbers)[:, None], nothing[:, None]).sum(dim=2).mean(dim=1)
     # The transform is affine here, and its slope belongs to the density of a record.

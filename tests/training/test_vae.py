@@ -219,6 +219,16 @@ def test_value_further_out_is_never_less_surprising() -> None:
     assert bool((contributions[:5].diff() > 0).all())
 
 
+def test_distance_of_a_number_is_its_own_and_of_a_category_what_its_probability_lacks() -> None:
+    vae = VAE(layout_of(1, (2,)), Config(encoder=(8,), decoder=(8,), n_latents=2))
+    # Logits of two categories, of rare ones and of unseen ones, which take no part in the others' probabilities.
+    logits = torch.tensor([[math.log(2.0), math.log(1.0), math.log(1.0), 9.0]])
+    one_hot = vae.one_hot(torch.arange(4)[:, None])
+    restored = (torch.full((4, 1), 0.25), logits.expand(4, 4))
+    found = vae.distances(restored, torch.full((4, 1), -1.0), one_hot)
+    torch.testing.assert_close(found, torch.tensor([[1.25, 0.5], [1.25, 0.75], [1.25, 0.75], [1.25, 1.0]]))
+
+
 def test_hidden_value_is_scored_as_a_missing_one() -> None:
     torch.manual_seed(0)
     graph = ScoreGraph(VAE(layout_of(2, (3,)), Config(encoder=(8,), decoder=(8,), n_latents=2)))
