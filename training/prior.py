@@ -82,6 +82,7 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 MOST_LOOKED_AT = 20_000  # encoded records among which exemplars are chosen: seconds; chosen
 _N_NEIGHBOURS = 5
+_MOST_OTHERS = 256  # neighbours among which the exemplars that matter to one are looked for; chosen
 _FLOOR = 0.01  # of a squared distance per latent: records that repeat have no distance, yet some surroundings
 _FACTORS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0)
 
@@ -117,12 +118,18 @@ def mixture_around(centres: Tensor, weights: Tensor, variance: float, own: float
     centres, n_latents = centres.half().float(), centres.shape[1]
     if len(centres) == 1:  # one record, again and again
         return Exemplars(centres, torch.tensor([variance + _FLOOR]), weights)
-    distance = _squared_distances(centres)
-    nearest = distance.topk(min(_N_NEIGHBOURS, len(centres) - 1), largest=False).values
-    radius = (nearest + _FLOOR * n_latents).log().mean(dim=1)
+    distance, others = _nearest_of_each_other(centres)
+    radius = (distance[:, :_N_NEIGHBOURS] + _FLOOR * n_latents).log().mean(dim=1)
     usual = (own * radius + (1 - own) * radius.mean()).exp() / n_latents
-    factor = min(_FACTORS, key=lambda f: _surprise_of_each_other(distance, usual * f, variance, weights, n_latents))
-    return Exemplars(centres, usual * factor, weights)
+
+    def surprise(factor: float) -> float:
+        """Mean bound of the KL of each exemplar's posterior to the mixture of the others, up to a constant."""
+        variances = factor * usual[others]
+        spread = (distance + n_latents * variance) / variances + n_latents * variances.log()
+        log_mass = (weights[others].log() - 0.5 * spread).topk(min(_N_THAT_MATTER, others.shape[1]), dim=1).values
+        return float(-torch.logsumexp(log_mass, dim=1).mean())
+
+    return Exemplars(centres, usual * min(_FACTORS, key=surprise), weights)
 
 
 def farthest_first(points: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -149,15 +156,8 @@ def farthest_first(points: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(chosen), torch.bincount(owner, minlength=len(chosen)).float().clamp_min(1)
 
 
-def _squared_distances(centres: Tensor) -> Tensor:
-    """Among all of them, (K, K); an exemplar is infinitely far from itself."""
-    distance = torch.cdist(centres, centres).square()
-    return distance.fill_diagonal_(math.inf)
-
-
-def _surprise_of_each_other(
-    distance: Tensor, variances: Tensor, variance: float, weights: Tensor, n_latents: int
-) -> float:
-    """Mean bound of the KL of each exemplar's posterior to the mixture of the others, up to a constant."""
-    spread = (distance + n_latents * variance) / variances + n_latents * variances.log()
-    return float(-torch.logsumexp(weights.log() - 0.5 * spread, dim=1).mean())
+def _nearest_of_each_other(centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances of each to the nearest others and which these are, both (K, at most 256), nearest first."""
+    distance = torch.cdist(centres, centres).square().fill_diagonal_(math.inf)
+    nearest = distance.topk(min(_MOST_OTHERS, len(centres) - 1), largest=False)
+    return nearest.values, nearest.indices
