@@ -17,7 +17,7 @@ SCHEMA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-wrong-cells bench-labelled bench-fit-cost clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -66,6 +66,10 @@ bench-large-table: $(VENV)/.dev
 # where it is installed: $(VENV)/bin/pip install -c constraints.txt -e '.[pyod]'
 bench-quality: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.quality --data $(DATA) --out benchmarks/results/quality.csv
+
+# The same with half of each table's columns made categories: how mixed tables fare.
+bench-quality-categories: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.quality --data $(DATA) --categories --out benchmarks/results/quality_categories.csv
 
 # DATA="TABLE --label COLUMN --normal VALUE"
 bench-wrong-cells: $(VENV)/.dev

@@ -124,7 +124,8 @@ def test_another_process_gives_the_same_scores(folder: Path, scorer: Scorer) -> 
 
 def test_missing_value_is_charged_what_is_typical_of_its_field(scorer: Scorer) -> None:
     field = scorer.schema.fields[0]
-    record = {**scorer.bundle.golden[0].record, field.name: None}
+    complete = next(entry.record for entry in scorer.bundle.golden if None not in entry.record.values())
+    record = {**complete, field.name: None}
     scored = scorer.score(scorer.decoder.objects([record]))
     assert scored.missing[0].tolist() == [True] + [False] * (len(scorer.schema.fields) - 1)
     assert scored.contributions[0, 0] == scorer.bundle.calibration.combination.typical[0]

@@ -65,7 +65,8 @@ def _exemplars(n: int, n_fit: int) -> Iterator[str]:
         yield ""
         yield (
             f"`score.onnx` holds {n} of the {n_fit} records fitted on as exemplars, chosen so that odd ones are among "
-            "them. They are encoded, and whoever has the graph can turn them back into nearly all of their values. "
+            "them: standardised and rounded to three digits, and encoded. Whoever has the graph can turn them back "
+            "into nearly all of their values. "
             'A fit with `prior = "standard_normal"` in its config holds none, and ranks worse.'
         )
 

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -13,6 +13,7 @@ from typing import Any
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.false_alarms import sources_digest
+from benchmarks.quality.categories import with_categories
 from benchmarks.quality.detectors import Detector, detectors, offered
 from benchmarks.quality.page import print_sheets, sheets, write_page
 from benchmarks.quality.picture import draw
@@ -50,14 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = read_rows(options.out)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         if "nelbo" in chosen:
-            settings = Settings((config or Config()).model_dump(mode="json"), sources_digest())
+            given = (config or Config()).model_dump(mode="json") | ({"categories": True} if options.categories else {})
+            settings = Settings(given, sources_digest())
             warning = check_settings(options.out, settings, rows)
             if warning:
                 print(warning, file=sys.stderr)
     except NelboError as error:
         print(error, file=sys.stderr)
         return 2
-    failures = _run(_units(tables, options.seeds, list(chosen)), chosen, rows, options.out)
+    prepared = with_categories if options.categories else _as_it_is
+    failures = _run(_units(tables, options.seeds, list(chosen)), chosen, prepared, rows, options.out)
     _conclude(options, config, failures)
     return 1 if failures else 0
 
@@ -69,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="CSV; what it holds already is not run again")
     parser.add_argument("--detectors", nargs="+", metavar="NAME", help=f"some of: {', '.join(offered())}")
     parser.add_argument("--config", type=Path, help="settings of the fit, TOML; the default if not given")
+    parser.add_argument("--categories", action="store_true", help="make half of each table's columns categories")
     return parser
 
 
@@ -77,7 +81,18 @@ def _units(tables: Sequence[Path], seeds: Sequence[int], names: Sequence[str]) -
     return [Unit(table, seed, name) for table in tables for seed in seeds for name in names]
 
 
-def _run(units: Sequence[Unit], chosen: Mapping[str, Detector], rows: Sequence[Row], out: Path) -> list[str]:
+def _as_it_is(parts: Halves, seed: int) -> Halves:
+    del seed
+    return parts
+
+
+def _run(
+    units: Sequence[Unit],
+    chosen: Mapping[str, Detector],
+    prepared: Callable[[Halves, int], Halves],
+    rows: Sequence[Row],
+    out: Path,
+) -> list[str]:
     """Runs what the rows do not hold yet.
 
     Returns:
@@ -96,7 +111,7 @@ def _run(units: Sequence[Unit], chosen: Mapping[str, Detector], rows: Sequence[R
                 watch.skip([unit.detector for unit in of_table], f"FAILED: {error}")
                 continue
             for seed, of_seed in groupby(of_table, lambda unit: unit.seed):
-                parts = halves(dataset, seed)
+                parts = prepared(halves(dataset, seed), seed)
                 for unit in of_seed:
                     work = partial(_lines, unit, parts, chosen[unit.detector], out, failures)
                     watch.unit(unit.detector, str(unit), work)
@@ -153,6 +168,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ["python", "-m", "benchmarks.quality", "--data", "FOLDER", "--seeds", *map(str, options.seeds)]
     words += ["--out", options.out.name, *(["--detectors", *options.detectors] if options.detectors else [])]
     words += [] if options.config is None else ["--config", options.config.name]
+    words += ["--categories"] if options.categories else []
     return shlex.join(words)
 
 
