@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-_N_THAT_MATTER = 16  # exemplars that a record is told by; the others' share in its density is small. Chosen
+# Numbers of exemplars that a record is told by, 16 of them at least: in few dimensions many overlap. Chosen
+_NUMBERS_THAT_MATTER, _FEWEST_THAT_MATTER = 512, 16
 
 
 class StandardNormal(nn.Module):
@@ -60,14 +61,15 @@ class Exemplars(nn.Module):
         confuses it does not matter which is left out. Their distances are taken by differences: in float32 the squares
         of a record and of an exemplar far out would leave nothing of a small distance.
         """
-        centres, n_latents = self.centres.float(), mean.shape[1]
+        centres, n_latents = self.centres.float(), self.centres.shape[1]
+        n_that_matter = max(_FEWEST_THAT_MATTER, _NUMBERS_THAT_MATTER // n_latents)
         log_height = self.log_weights - 0.5 * n_latents * self.variances.log()
         slope = 0.5 / self.variances
         # −slope |mean − c|² as one product, of (mean, |mean|²) with (2 slope c, −slope).
         both = torch.cat([mean, mean.square().sum(dim=1, keepdim=True)], dim=1)
         factors = torch.cat([2 * slope * centres.T, -slope[None]])
         rough = both @ factors + (log_height - slope * (centres.square().sum(dim=1) + spread))
-        nearest = rough.topk(min(_N_THAT_MATTER, len(centres)), dim=1).indices
+        nearest = rough.topk(min(n_that_matter, len(centres)), dim=1).indices
         distance = (mean[:, None] - self.centres[nearest].float()).square().sum(dim=2)
         log_mass = log_height[nearest] - (distance + spread) * slope[nearest]
         return -torch.logsumexp(log_mass, dim=1, keepdim=True)
@@ -82,7 +84,7 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 MOST_LOOKED_AT = 20_000  # encoded records among which exemplars are chosen: seconds; chosen
 _N_NEIGHBOURS = 5
-_MOST_OTHERS = 256  # neighbours among which the exemplars that matter to one are looked for; chosen
+_MOST_OTHERS = 256  # neighbours by which an exemplar is explained; those farther off add nothing. Chosen
 _FLOOR = 0.01  # of a squared distance per latent: records that repeat have no distance, yet some surroundings
 _FACTORS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0)
 
@@ -126,8 +128,7 @@ def mixture_around(centres: Tensor, weights: Tensor, variance: float, own: float
         """Mean bound of the KL of each exemplar's posterior to the mixture of the others, up to a constant."""
         variances = factor * usual[others]
         spread = (distance + n_latents * variance) / variances + n_latents * variances.log()
-        log_mass = (weights[others].log() - 0.5 * spread).topk(min(_N_THAT_MATTER, others.shape[1]), dim=1).values
-        return float(-torch.logsumexp(log_mass, dim=1).mean())
+        return float(-torch.logsumexp(weights[others].log() - 0.5 * spread, dim=1).mean())
 
     return Exemplars(centres, usual * min(_FACTORS, key=surprise), weights)
 
