@@ -18,7 +18,7 @@ from benchmarks.quality.detectors import Detector, detectors, offered
 from benchmarks.quality.page import print_sheets, sheets, write_page
 from benchmarks.quality.picture import draw
 from benchmarks.quality.progress import Watch
-from benchmarks.quality.protocol import Halves, find_tables, halves, read_dataset
+from benchmarks.quality.protocol import Dataset, Halves, find_tables, halves, read_dataset
 from benchmarks.quality.results import Row, Settings, append_rows, check_settings, read_rows
 from nelbo.errors import NelboError
 from nelbo.evaluation import f1_at_k
@@ -51,16 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = read_rows(options.out)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         if "nelbo" in chosen:
-            given = (config or Config()).model_dump(mode="json") | ({"categories": True} if options.categories else {})
-            settings = Settings(given, sources_digest())
+            settings = Settings((config or Config()).model_dump(mode="json") | _prepared_by(options), sources_digest())
             warning = check_settings(options.out, settings, rows)
             if warning:
                 print(warning, file=sys.stderr)
     except NelboError as error:
         print(error, file=sys.stderr)
         return 2
-    prepared = with_categories if options.categories else _as_it_is
-    failures = _run(_units(tables, options.seeds, list(chosen)), chosen, prepared, rows, options.out)
+    failures = _run(_units(tables, options.seeds, list(chosen)), chosen, partial(_parts, options), rows, options.out)
     _conclude(options, config, failures)
     return 1 if failures else 0
 
@@ -73,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--detectors", nargs="+", metavar="NAME", help=f"some of: {', '.join(offered())}")
     parser.add_argument("--config", type=Path, help="settings of the fit, TOML; the default if not given")
     parser.add_argument("--categories", action="store_true", help="make half of each table's columns categories")
+    parser.add_argument("--split-seed", type=int, help="one seed for the halves; the seeds are of the fits alone then")
     return parser
 
 
@@ -81,15 +80,22 @@ def _units(tables: Sequence[Path], seeds: Sequence[int], names: Sequence[str]) -
     return [Unit(table, seed, name) for table in tables for seed in seeds for name in names]
 
 
-def _as_it_is(parts: Halves, seed: int) -> Halves:
-    del seed
-    return parts
+def _prepared_by(options: argparse.Namespace) -> dict[str, Any]:
+    """What makes other halves than usual."""
+    found = {"categories": options.categories or None, "split_seed": options.split_seed}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _parts(options: argparse.Namespace, dataset: Dataset, seed: int) -> Halves:
+    of_halves = seed if options.split_seed is None else options.split_seed
+    parts = halves(dataset, of_halves)
+    return with_categories(parts, of_halves) if options.categories else parts
 
 
 def _run(
     units: Sequence[Unit],
     chosen: Mapping[str, Detector],
-    prepared: Callable[[Halves, int], Halves],
+    prepared: Callable[[Dataset, int], Halves],
     rows: Sequence[Row],
     out: Path,
 ) -> list[str]:
@@ -111,7 +117,7 @@ def _run(
                 watch.skip([unit.detector for unit in of_table], f"FAILED: {error}")
                 continue
             for seed, of_seed in groupby(of_table, lambda unit: unit.seed):
-                parts = prepared(halves(dataset, seed), seed)
+                parts = prepared(dataset, seed)
                 for unit in of_seed:
                     work = partial(_lines, unit, parts, chosen[unit.detector], out, failures)
                     watch.unit(unit.detector, str(unit), work)
@@ -169,6 +175,7 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--out", options.out.name, *(["--detectors", *options.detectors] if options.detectors else [])]
     words += [] if options.config is None else ["--config", options.config.name]
     words += ["--categories"] if options.categories else []
+    words += [] if options.split_seed is None else ["--split-seed", str(options.split_seed)]
     return shlex.join(words)
 
 

@@ -18,23 +18,35 @@ _BULK = (0.005, 0.995)  # quantiles between which categories of equal width lie;
 
 
 def with_categories(halves: Halves, seed: int) -> Halves:
-    """Both halves with a random half of their columns cut into categories, by what the training half shows.
+    """Both halves with a random half of their numbers cut into categories, by what the training half shows.
 
-    A column is cut into categories of equal frequency, or of equal width, where far values are rare categories or
-    unseen ones; which, is drawn.
+    A missing value stays missing. A column is cut into categories of equal frequency, or of equal width, where far
+    values are rare categories or unseen ones; which, is drawn.
 
     Args:
-        halves: of a table of numbers.
+        halves: of a table with numbers.
         seed: of the draws.
     """
     rng = np.random.default_rng([seed, 31])
     train, test = halves.train, halves.test
-    for j in rng.permutation(train.num_columns)[: max(1, train.num_columns // 2)].tolist():
-        known, fresh = (half.column(j).cast(pa.float64()).to_numpy() for half in (train, test))
-        name, names = train.column_names[j], _names(known, rng)
-        train = train.set_column(j, name, pa.array(names(known).tolist(), pa.string()))
-        test = test.set_column(j, name, pa.array(names(fresh).tolist(), pa.string()))
+    kinds = (pa.types.is_floating, pa.types.is_integer)
+    numbers = [j for j, field in enumerate(train.schema) if any(is_kind(field.type) for is_kind in kinds)]
+    for j in rng.permutation(numbers)[: max(1, len(numbers) // 2)].tolist():
+        known = _numbers(train.column(j))
+        names = _names(known[~np.isnan(known)], rng)
+        name = train.column_names[j]
+        train, test = (half.set_column(j, name, _named(half.column(j), names)) for half in (train, test))
     return replace(halves, train=train, test=test)
+
+
+def _numbers(column: pa.ChunkedArray) -> Numbers:
+    return np.asarray(column.cast(pa.float64()).to_numpy())
+
+
+def _named(column: pa.ChunkedArray, names: Names) -> pa.Array:
+    numbers = _numbers(column)
+    is_missing = np.isnan(numbers)
+    return pa.array(names(np.where(is_missing, 0.0, numbers)).tolist(), pa.string(), mask=is_missing)
 
 
 def _names(known: Numbers, rng: np.random.Generator) -> Names:

@@ -71,6 +71,21 @@ def test_a_run_that_is_started_again_does_what_is_missing(folder: Path, capsys: 
     assert len(measured(folder)) == len(set(measured(folder))) == 8
 
 
+def test_one_split_seed_gives_every_fit_the_same_halves(folder: Path) -> None:
+    """DTE-NP draws nothing, so that only other halves could change its figures."""
+    assert run(folder, "DTE-NP", seeds=(0, 1), options=["--split-seed", "5"]) == 0
+    one, two = (
+        [(row.dataset, row.auroc, row.ap) for row in read_rows(folder.parent / "out" / "q.csv") if row.seed == seed]
+        for seed in (0, 1)
+    )
+    assert one == two
+
+
+def test_half_of_the_numbers_can_be_made_categories(folder: Path) -> None:
+    assert run(folder, "DTE-NP", options=["--categories"]) == 0
+    assert measured(folder) == [("a", "DTE-NP", 0), ("b", "DTE-NP", 0)]
+
+
 def test_a_detector_that_crashes_costs_its_own_row_only(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

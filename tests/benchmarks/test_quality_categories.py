@@ -50,6 +50,12 @@ def test_constant_column_is_one_category() -> None:
     assert with_categories(parts, seed=0).test["x0"].unique().to_pylist() == ["is 0.0"]
 
 
+def test_missing_values_stay_missing_and_names_stay_names() -> None:
+    table = pa.table({"a": [1.0, None, 3.0, 7.0] * 5, "b": ["x", None, "y", "z"] * 5})
+    found = with_categories(Halves(table, table.slice(0, 3), np.arange(3) > 1), seed=0)
+    assert found.test.to_pydict() == {"a": ["is 1.0", None, "is 3.0"], "b": ["x", None, "y"]}
+
+
 def test_one_seed_makes_the_same_categories() -> None:
     one, two, other = (with_categories(numbers(), seed) for seed in (1, 1, 2))
     assert one.train.equals(two.train)
