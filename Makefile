@@ -17,7 +17,7 @@ SCHEMA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-drift clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -82,6 +82,10 @@ bench-labelled: $(VENV)/.dev
 
 bench-fit-cost: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.fit_cost --repeat
+
+# False alarms and delays of drift; minutes.
+bench-drift: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.drift
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start

@@ -81,10 +81,17 @@ class Calibration:
         >>> Calibration(np.array([1.0, 2.0, 3.0, 4.0])).p_values(np.array([2.5, 9.0]))
         array([0.6, 0.2])
         """
+        return self.ranks(scores) / (self.n + 1)
+
+    def ranks(self, scores: Scores) -> NDArray[np.intp]:
+        """One more than the calibration scores that are at least as high, shape (m,): (n + 1) times the p-value.
+
+        Raises:
+            CalibrationError: as `p_values`.
+        """
         if scores.size and np.isnan(scores.max()):
             raise CalibrationError(f"score {int(np.isnan(scores).argmax())} is NaN, which has no p-value")
-        at_least_as_high = self.n - self.scores.searchsorted(scores, side="left")
-        return np.asarray((1 + at_least_as_high) / (self.n + 1))
+        return self.n + 1 - self.scores.searchsorted(scores, side="left")
 
     def threshold(self, k: int) -> float:
         """The score beyond which a record is suspicious: exactly then p ≤ k / (n + 1).
@@ -135,6 +142,10 @@ class IncreasingMap(BaseModel):
         x, y = self._knots
         beyond: Scores = self.slope * (values - np.minimum(np.maximum(values, x[0]), x[-1]))
         return np.interp(values, x, y) + beyond
+
+    def times(self, factor: float) -> "IncreasingMap":
+        """The map whose surprise is `factor` times as large."""
+        return IncreasingMap(x=self.x, y=tuple(factor * y for y in self.y), slope=factor * self.slope)
 
     @cached_property
     def _knots(self) -> tuple[Scores, Scores]:
@@ -237,6 +248,7 @@ class CalibrationFile(BaseModel):
     Attributes:
         created: UTC, ISO 8601.
         rate: the false-alarm rate that holds where a request names none.
+        confidence: with which the true rate is below it; None where the rate holds in the mean.
         combination: fitted on calibration-a.
         scores: of calibration-b, per statistic, higher = more anomalous, ascending, raised by the scorer's
             tolerance.
@@ -247,6 +259,7 @@ class CalibrationFile(BaseModel):
     format: Literal[3] = 3
     created: str
     rate: float
+    confidence: float | None = None
     combination: Combination
     scores: dict[StatisticName, tuple[float, ...]]
 
@@ -291,7 +304,7 @@ _MAX_SLOPE = 4.0
 
 # Weights in the sum, beside 1 of the energy. docs/decisions/0001 has the tables that they come from.
 _EVIDENCE_WEIGHTS: dict[EvidenceName, float] = {"residual": 0.5, "rarity": 1.0}
-_ODDEST_WEIGHT = 0.125
+ODDEST_WEIGHT = 0.125
 _STEEPEST_CATEGORY = 1.0  # its surprise is in nats already: of one of them, no more than one can be believed
 
 
@@ -358,7 +371,7 @@ def fit_combination(
             name: fit_map(values, _EVIDENCE_WEIGHTS[name]) for name, values in zip(EVIDENCE, evidence.T, strict=False)
         },
         oddest_category=fit_map(
-            _standardised_maximum(filled[:, which], location[which], spread[which]), _ODDEST_WEIGHT, _STEEPEST_CATEGORY
+            _standardised_maximum(filled[:, which], location[which], spread[which]), ODDEST_WEIGHT, _STEEPEST_CATEGORY
         )
         if any(categorical)
         else None,

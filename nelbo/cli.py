@@ -1,6 +1,7 @@
 """The command `nelbo`, and those of its subcommands that need a bundle and nothing else."""
 
 import json
+import shlex
 import sys
 import time
 import traceback
@@ -15,7 +16,10 @@ from nelbo.errors import BundleError, NelboError
 from nelbo.store import find_bundle
 
 if TYPE_CHECKING:
+    from nelbo.decision import Decision
+    from nelbo.intent import Intent
     from nelbo.scoring import Scored, Scorer
+    from nelbo.verdict import Verdict
 
 # Exit codes: 0 fine, 1 a finding, 2 usage or input, 3 our own mistake.
 FINDING, INPUT, INTERNAL = 1, 2, 3
@@ -43,6 +47,13 @@ BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or 
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet or NDJSON; a record a row.")]
 Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
 Rate = Annotated[float | None, typer.Option(help="False-alarm rate; the bundle's own if not given.")]
+Confidence = Annotated[float | None, typer.Option(help="Keep the true rate below the rate with this probability.")]
+MaxFalseAlarms = Annotated[float | None, typer.Option(help="Instead of a rate: so many false alarms a while.")]
+Per = Annotated[str | None, typer.Option(help="That while: hour, day or week.")]
+RecordsPerS = Annotated[float | None, typer.Option(help="The traffic that --max-false-alarms is meant for.")]
+Fdr = Annotated[
+    float | None, typer.Option(help="Instead of a rate: the share of the flagged records that may be normal.")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help=".ndjson, .csv or .parquet; JSON lines to stdout if not given.")
 ]
@@ -90,7 +101,7 @@ def _app() -> typer.Typer:
 
 def _order(entry: EntryPoint) -> tuple[int, str]:
     """As a newcomer needs them."""
-    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "serve"]
+    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "drift", "serve"]
     return (first.index(entry.name) if entry.name in first else len(first), entry.name)
 
 
@@ -141,31 +152,54 @@ def score(
     table: TablePath,
     output: Output = None,
     rate: Rate = None,
+    confidence: Confidence = None,
+    max_false_alarms: MaxFalseAlarms = None,
+    per: Per = None,
+    records_per_s: RecordsPerS = None,
+    fdr: Fdr = None,
     explain: Explained = False,
     models: Models = Path("models"),
     as_json: AsJson = False,
 ) -> None:
     """Score the records of a file."""
+    import msgspec
+
+    from nelbo.intent import intent_of
+    from nelbo.results import decision_answer
     from nelbo.writing import writer
 
+    intent = intent_of(
+        rate=rate,
+        confidence=confidence,
+        max_false_alarms=max_false_alarms,
+        per=per,
+        records_per_s=records_per_s,
+        fdr=fdr,
+    )
     scorer = _scorer(bundle, models)
+    decision = _decided(scorer, table, intent)
     counts = {"n": 0, "n_flagged": 0, "n_faulty": 0}
     start = time.perf_counter()
     with writer(output, sys.stdout.buffer, scorer, "all" if explain else "flagged") as write:
-        for scored in _scored(scorer, table, rate):
+        for scored in _scored(scorer, table, decision):
             write(scored)
             counts["n"] += scored.batch.n_records
             counts["n_flagged"] += int(scored.flagged.sum())
             counts["n_faulty"] += len(scored.batch.errors)
     seconds = time.perf_counter() - start
-    summary = {"model": scorer.bundle.name, "version": scorer.bundle.version, **counts}
+    summary = {
+        "model": scorer.bundle.name,
+        "version": scorer.bundle.version,
+        **counts,
+        "decision": msgspec.to_builtins(decision_answer(decision)),
+    }
     if as_json and output is not None:
         typer.echo(json.dumps(summary))
     else:
         typer.echo(
             f"{counts['n']} records in {seconds:.1f} s ({counts['n'] / max(seconds, 1e-9):,.0f}/s): "
-            f"{counts['n_flagged']} flagged, {counts['n_faulty']} could not be scored"
-            + (f"; wrote {output}" if output else ""),
+            f"{counts['n_flagged']} flagged at an effective rate of {decision.effective_rate:.3g}, "
+            f"{counts['n_faulty']} could not be scored" + (f"; wrote {output}" if output else ""),
             err=True,
         )
     if counts["n_faulty"]:
@@ -190,14 +224,15 @@ def evaluate(
 
     scorer = _scorer(bundle, models)
     labelled = labels(open_table(table), label, normal)
-    parts = list(_scored(scorer, table, rate, ignored=(label,)))
+    decision = scorer.decider.decide(rate)
+    parts = list(_scored(scorer, table, decision, ignored=(label,)))
     statistics = {name: np.concatenate([part.statistics[name] for part in parts]) for name in STATISTICS}
     index = np.concatenate([part.batch.index for part in parts])
     is_anomaly, is_normal = labelled.is_anomaly[index], labelled.is_normal[index]
     is_labelled = is_anomaly | is_normal
     statistics = {name: values[is_labelled] for name, values in statistics.items()}
     n_faulty = sum(len(part.batch.errors) for part in parts)
-    found = evaluation_of(statistics, scorer.decider, scorer.decider.decide(rate), is_anomaly[is_labelled])
+    found = evaluation_of(statistics, scorer.decider, decision, is_anomaly[is_labelled])
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -206,6 +241,41 @@ def evaluate(
         typer.echo(f"{int((~is_labelled).sum())} records have no label and are left out", err=True)
     if n_faulty:
         typer.echo(f"{n_faulty} records could not be scored and are left out", err=True)
+        raise typer.Exit(FINDING)
+
+
+def drift(bundle: BundleName, table: TablePath, models: Models = Path("models"), as_json: AsJson = False) -> None:
+    """Say whether the records of a file still look like those that a bundle was fitted on."""
+    from datetime import UTC, datetime
+
+    import numpy as np
+
+    from nelbo.judgement import BUDGET_MARTINGALE, judge
+    from nelbo.martingale import Martingale
+    from nelbo.verdict import verdict
+    from nelbo.window import Window
+
+    scorer = _scorer(bundle, models)
+    decision = scorer.decider.decide()
+    window = Window(scorer.schema, scorer.bundle.reference, decision)
+    calibration_scores = scorer.decider.calibrations["score"].scores
+    # The same file gets the same answer: its seed is fixed.
+    martingale = Martingale(calibration_scores, np.random.default_rng(0), BUDGET_MARTINGALE)
+    n_faulty = 0
+    for scored in _scored(scorer, table, decision):
+        window.add(scored)
+        martingale.add(scored.statistics["score"])
+        n_faulty += len(scored.batch.errors)
+    names = (shlex.quote(bundle), shlex.quote(str(table)))
+    is_uniform = martingale.p_value >= BUDGET_MARTINGALE
+    found = verdict(scorer.bundle, judge(window), is_uniform, datetime.now(UTC), names)
+    if as_json:
+        typer.echo(json.dumps(_drift_as_json(scorer, found, martingale.p_value, n_faulty)))
+    else:
+        _print_drift(scorer, found)
+    if n_faulty:
+        typer.echo(f"{n_faulty} records could not be scored and are left out", err=True)
+    if found.state != "fresh":
         raise typer.Exit(FINDING)
 
 
@@ -218,14 +288,25 @@ def _scorer(bundle: str, models: Path) -> "Scorer":
     return scorer
 
 
-def _scored(scorer: "Scorer", path: Path, rate: float | None, ignored: tuple[str, ...] = ()) -> Iterator["Scored"]:
+def _decided(scorer: "Scorer", path: Path, intent: "Intent") -> "Decision":
+    """What an intent comes to; a false discovery rate needs the scores of the whole file first."""
+    if intent.fdr is None:
+        return scorer.decider.decide(intent.rate, intent.confidence)
+    import numpy as np
+
+    counts = scorer.decider.count_ranks(np.empty(0))
+    for scored in _scored(scorer, path, scorer.decider.decide()):
+        counts += scorer.decider.count_ranks(scored.statistics["score"])
+    return scorer.decider.discover(counts, intent.fdr)
+
+
+def _scored(scorer: "Scorer", path: Path, decision: "Decision", ignored: tuple[str, ...] = ()) -> Iterator["Scored"]:
     """The records of a file, scored batch by batch, with progress on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from nelbo.tables import open_table, read_batches
 
-    decision = scorer.decider.decide(rate)
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     # Where nobody watches, a bar would still leave an empty line.
@@ -253,3 +334,48 @@ def _print_evaluation(scorer: "Scorer", found: dict[str, Any]) -> None:
     for name, row in found["statistics"].items():
         table.add_row(name, *(f"{value:.4f}" for value in row.values()))
     Console().print(table)
+
+
+def _drift_as_json(scorer: "Scorer", found: "Verdict", p_uniform: float, n_faulty: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    judgement = found.judgement
+    return {
+        "model": scorer.bundle.name,
+        "version": scorer.bundle.version,
+        "state": found.state,
+        "reason": found.reason,
+        "next_command": found.next_command,
+        "n_records": judgement.n_records,
+        "n_faulty": n_faulty,
+        "age_days": round(found.age_days, 1),
+        "uniform": {"p_value": p_uniform, "is_uniform": found.is_uniform},
+        "flagged": asdict(judgement.flagged),
+        "fields": [{k: v for k, v in asdict(field).items() if k != "evidence"} for field in judgement.fields],
+    }
+
+
+def _print_drift(scorer: "Scorer", found: "Verdict") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    judgement = found.judgement
+    title = (
+        f"{scorer.bundle.label}: {judgement.n_records} records against {scorer.bundle.reference.n_records} of the fit"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("field")
+    for heading in ("PSI", "by chance", "JS", "p", "missing", "in the fit", "unseen"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("changed")
+    for field in judgement.fields:
+        numbers = (f"{value:.3f}" for value in (field.psi, field.psi_by_chance, field.js))
+        rates = (f"{value:.2%}" for value in (field.missing, field.missing_reference, field.unseen))
+        table.add_row(escape(field.field), *numbers, f"{field.p_value:.2g}", *rates, ", ".join(field.changes))
+    Console().print(table)
+    flagged = judgement.flagged
+    typer.echo(f"flagged: {flagged.rate:.2%}, expected {flagged.expected:.2%}, p = {flagged.p_value:.2g}")
+    typer.echo(f"{found.state}: {found.reason}")
+    if found.next_command is not None:
+        typer.echo(f"next: {found.next_command}")

@@ -8,6 +8,7 @@ NelboError
 ├── RecordError        one record; carries its index, field, expected and found
 ├── BundleError        a bundle that is damaged, or not what it says
 ├── StoreError         a model, version or alias that is not there
+├── IntentError        a wish about false alarms that means nothing; carries the parameter's name
 └── CalibrationError   a rate that the calibration records do not carry, a score that is no number
 
 A programming mistake is a `TypeError` or an `AssertionError`, never one of these.
@@ -65,6 +66,20 @@ class BundleError(NelboError):
 
 class StoreError(NelboError):
     """A model, version or alias is not in the store."""
+
+
+class IntentError(NelboError):
+    """A wish about false alarms is no such wish.
+
+    Args:
+        parameter: its name.
+        expected: what would have been right.
+        found: what was there.
+    """
+
+    def __init__(self, parameter: str, expected: str, found: str) -> None:
+        self.parameter, self.expected, self.found = parameter, expected, found
+        super().__init__(f"{parameter}: expected {expected}, got {found}")
 
 
 class CalibrationError(NelboError):

@@ -42,6 +42,8 @@ class DecisionAnswer(msgspec.Struct, frozen=True):
     n_calibration: int
     threshold: float | None  # null: at this rate nothing is ever flagged
     state: str | None
+    confidence: float | None  # with which the true rate is below `rate`; null where none was asked for
+    fdr: float | None  # false discovery rate asked for; null where a rate was
 
 
 class Deciding(msgspec.Struct, frozen=True):
@@ -65,8 +67,8 @@ class Contribution(msgspec.Struct, frozen=True):
     """One field's part in a record's oddness."""
 
     field: str
-    contribution: float
-    attribution: float | None
+    contribution: float  # nats of the negative ELBO
+    attribution: float | None  # how much the score falls when the field is hidden, a category's part in full; unitless
     value: Any
     expected: Any
     low: float | None
@@ -125,6 +127,8 @@ def decision_answer(decision: Decision) -> DecisionAnswer:
         decision.n_calibration,
         _finite(decision.thresholds["score"]),
         None,
+        decision.confidence,
+        decision.fdr,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.bundle import Bundle
-from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
+from nelbo.calibration import ODDEST_WEIGHT, SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
 from nelbo.decision import Decider, Decision
 from nelbo.errors import BundleError, CalibrationError
 from nelbo.records import Batch, RecordDecoder
@@ -157,7 +157,9 @@ class Explanation:
 
     Attributes:
         rows: shape (m,), which of the scored records.
-        attribution: shape (m, n_fields), nats; how much −ELBO falls when the field is hidden.
+        attribution: shape (m, n_fields), unitless; how much the score falls when the field is hidden, the surprise
+            of the oddest category counted in full. Not −ELBO: the score is what decides, and its fall names a wrong
+            category where −ELBO's does not. Attributions do not add up to the score. docs/explanations.md
         expected_numbers: shape (m, n_fields, n_numbers); what the graph expects with field [:, f] hidden.
         expected_codes: shape (m, n_fields, n_codes).
     """
@@ -184,6 +186,7 @@ class Scorer:
         self.decoder = RecordDecoder(bundle.schema, bundle.label)
         self.decider = Decider(bundle.calibration)
         self._decision = self.decider.decide()
+        self._explaining = explaining(bundle.calibration.combination)
         self._graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
         if bundle.calibration.combination.fields != tuple(field.name for field in self.schema.fields):
             raise BundleError(
@@ -207,6 +210,17 @@ class Scorer:
         flagged = p_values["score"] <= decision.effective_rate
         return Scored(batch, outputs, contributions, missing, unseen, kl, statistics, p_values, flagged, decision)
 
+    def discover(self, batch: Batch, fdr: float) -> Scored:
+        """As `score`, but flagged so that of the flagged records of this batch a share of `fdr` at most is normal.
+
+        Args:
+            batch: of this bundle's decoder.
+            fdr: false discovery rate.
+        """
+        scored = self.score(batch)
+        decision = self.decider.discover(self.decider.count_ranks(scored.statistics["score"]), fdr)
+        return replace(scored, decision=decision, flagged=scored.p_values["score"] <= decision.effective_rate)
+
     def explain(self, scored: Scored, rows: NDArray[np.intp]) -> "Explanation":
         """What each field would have been by the others, and how much less odd the record were without it.
 
@@ -220,12 +234,12 @@ class Scorer:
         hidden = np.tile(np.eye(n_fields, dtype=np.bool_), (len(rows), 1))
         copies = replace(batch, numbers=batch.numbers[tiled], codes=batch.codes[tiled], index=batch.index[tiled])
         outputs = self._graph.run(copies, hidden)
-        statistics, _, _ = combine(self.bundle.calibration.combination, outputs, scored.missing[tiled] | hidden)
-        without = -statistics["elbo"].reshape(len(rows), n_fields)
+        without, _, _ = combine(self._explaining, outputs, scored.missing[tiled] | hidden)
+        whole = self._explaining.score(scored.contributions[rows], scored.kl[rows], scored.outputs.evidence[rows])
         shape = (len(rows), n_fields)
         return Explanation(
             rows=rows,
-            attribution=-scored.statistics["elbo"][rows, None] - without,
+            attribution=whole[:, None] - without["score"].reshape(shape),
             expected_numbers=outputs.expected_numbers.reshape(*shape, len(self.schema.numbers)),
             expected_codes=outputs.expected_codes.reshape(*shape, len(self.schema.codes)),
         )
@@ -282,6 +296,16 @@ def combine(
         "reconstruction_error": reconstruction_error,
     }
     return statistics, contributions, kl
+
+
+def explaining(combination: Combination) -> Combination:
+    """The combination whose fall is the attribution: the oddest category's surprise counts in full.
+
+    The score counts an eighth of it, so that a record is no alarm for one rare category alone. Which field is wrong is
+    another question: docs/explanations.md.
+    """
+    part = combination.oddest_category
+    return combination.model_copy(update={"oddest_category": part and part.times(1 / ODDEST_WEIGHT)})
 
 
 def upward(name: StatisticName, values: Scores) -> Scores:

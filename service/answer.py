@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nelbo.calibration import Scores
 from nelbo.decision import Decision
 from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError, TooManyRecordsError
+from nelbo.intent import Intent
 from nelbo.records import Batch, shown
 from nelbo.results import DecisionAnswer, FaultyResult, Model, Result, decision_answer, model_of, results
 from nelbo.schema import Schema
@@ -112,17 +113,17 @@ def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, c
     _expect_json(request)
     query = parse_query(request.query)
     marks = [clock()]
-    decision = _decided(scorer, query.rate)
+    decision = _decided(scorer, query.intent)
     marks.append(clock())
     batch = _decoded(scorer, request.body, max_records)
     if query.strict and batch.errors:
         _refuse_records(request.body, batch)
     marks.append(clock())
-    scored = scorer.score(batch, decision)
+    scored = scorer.score(batch, decision) if query.intent.fdr is None else scorer.discover(batch, query.intent.fdr)
     marks.append(clock())
     found = results(scorer, scored, query.explain)
     marks.append(clock())
-    body = msgspec.json.encode(ScoreAnswer(model_of(scorer), decision_answer(decision), found))
+    body = msgspec.json.encode(ScoreAnswer(model_of(scorer), decision_answer(scored.decision), found))
     marks.append(clock())
     _count(tally, scorer.schema, scored, marks)
     return Answer(200, {"content-type": JSON}, body)
@@ -155,9 +156,9 @@ def _expect_json(request: ScoreRequest) -> None:
         raise ProblemError("unsupported-media-type", detail, headers={"accept": JSON})
 
 
-def _decided(scorer: Scorer, rate: float | None) -> Decision:
+def _decided(scorer: Scorer, intent: Intent) -> Decision:
     try:
-        return scorer.decider.decide(rate)
+        return scorer.decider.decide(intent.rate, intent.confidence)
     except CalibrationError as error:
         raise ProblemError(_kind_of(error), str(error), [Fault(str(error), parameter="rate")]) from error
 

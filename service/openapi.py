@@ -6,6 +6,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from nelbo.intent import SECONDS
 from nelbo.results import DecisionAnswer, FaultyResult, Model, Result
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Scorer
@@ -51,6 +52,38 @@ SCORE_EXTRA: Document = {
             "description": "False-alarm rate: the share of normal records that may be flagged. "
             "Without it, the rate that the model was calibrated for.",
             "schema": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+        },
+        {
+            "name": "confidence",
+            "in": "query",
+            "description": "Probability with which the true false-alarm rate stays below the rate; without it, the "
+            "rate holds in the mean over calibration sets.",
+            "schema": {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
+        },
+        {
+            "name": "max_false_alarms",
+            "in": "query",
+            "description": "Instead of a rate: so many false alarms a while, with `per` and `records_per_s`.",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+        },
+        {
+            "name": "per",
+            "in": "query",
+            "description": "The while that `max_false_alarms` is meant for.",
+            "schema": {"type": "string", "enum": list(SECONDS)},
+        },
+        {
+            "name": "records_per_s",
+            "in": "query",
+            "description": "The traffic that `max_false_alarms` is meant for.",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+        },
+        {
+            "name": "fdr",
+            "in": "query",
+            "description": "Instead of a rate: the share of this request's flagged records that may be normal, in the "
+            "mean (Benjamini-Hochberg).",
+            "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
         },
         {
             "name": "explain",

@@ -1,17 +1,20 @@
 """What the query of a scoring request asks for."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn, get_args
 from urllib.parse import parse_qsl
 
+from nelbo.errors import IntentError
+from nelbo.intent import Intent, intent_of
 from nelbo.records import shown
 from nelbo.results import Explain
 from service.problems import Fault, ProblemError
 
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", re.ASCII)
 _EXPLAIN: tuple[Explain, ...] = get_args(Explain)
-PARAMETERS = ("rate", "explain", "strict")
+_NUMBERS = ("rate", "confidence", "max_false_alarms", "records_per_s", "fdr")
+PARAMETERS = (*_NUMBERS, "per", "explain", "strict")
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,12 @@ class Query:
     """The wish of one request.
 
     Attributes:
-        rate: the false-alarm rate; None for the bundle's own.
+        intent: what is wished of false alarms; empty for the bundle's own rate.
         explain: which records get contributions.
         strict: one wrong record refuses the request.
     """
 
-    rate: float | None = None
+    intent: Intent = field(default_factory=Intent)
     explain: Explain = "flagged"
     strict: bool = False
 
@@ -42,7 +45,7 @@ def parse_query(text: str) -> Query:
         if name in found:
             _refuse(name, "it once", "it several times")
         found[name] = value
-    return Query(_rate(found.get("rate")), _explain(found.get("explain")), _strict(found.get("strict")))
+    return Query(_intent(found), _explain(found.get("explain")), _strict(found.get("strict")))
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -52,12 +55,16 @@ def _pairs(text: str) -> list[tuple[str, str]]:
         raise ProblemError("wrong-query", "the query is not percent-encoded UTF-8") from error
 
 
-def _rate(text: str | None) -> float | None:
-    if text is None:
-        return None
-    if _NUMBER.fullmatch(text) is None or not float(text) < 1:
-        _refuse("rate", "a number, 0 ≤ rate < 1", shown(text))
-    return float(text)
+def _intent(found: dict[str, str]) -> Intent:
+    numbers = {name: _number(name, found[name]) for name in _NUMBERS if name in found}
+    try:
+        return intent_of(**numbers, per=found.get("per"))
+    except IntentError as error:
+        _refuse(error.parameter, error.expected, error.found)
+
+
+def _number(name: str, text: str) -> float:
+    return float(text) if _NUMBER.fullmatch(text) else _refuse(name, "a number", shown(text))
 
 
 def _explain(text: str | None) -> Explain:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.agreement import largest_difference
+from benchmarks.drift import CHANGES, Alarm, figures, limits
 from benchmarks.false_alarms import Pooled, Seed, done, main, pooled
 from tests.fits import numeric_table, write_csv
 
@@ -65,3 +66,31 @@ def test_a_rate_far_from_its_expectation_does_not_hold() -> None:
 def test_a_difference_is_relative_above_1_and_absolute_below() -> None:
     found = largest_difference(np.array([[200.0, 0.5]]), np.array([[100.0, 0.25]]))
     assert found.tolist() == [0.5, 0.25]
+
+
+def test_limits_of_a_share_are_clopper_and_pearsons() -> None:
+    # Without an alarm: (1 − high)ⁿ = 2.5 %, the "rule of three".
+    assert limits(0, 200) == pytest.approx((0.0, 1 - 0.025 ** (1 / 200)))
+    assert limits(200, 200) == pytest.approx((0.025 ** (1 / 200), 1.0))
+
+
+def test_figures_of_drift_count_alarms_and_take_what_was_not_found_as_last() -> None:
+    none = [Alarm(0, 0, "stale", 250, "x"), *(Alarm(0, i, "fresh", None, "") for i in range(1, 4))]
+    changed = {
+        name: [
+            Alarm(0, 0, "drifting", 100, f"field '{field}' has changed most: …"),
+            Alarm(0, 1, "stale", 300, "field 'x9' has changed most: …"),
+            Alarm(0, 2, "fresh", None, ""),
+        ]
+        for name, (_, field) in CHANGES.items()
+    }
+    found = figures({"none": none, **changed})
+    assert (found["none"]["alarms"], found["none"]["share"]) == (1, 0.25)
+    for name in CHANGES:
+        assert found[name] == {
+            "streams": 3,
+            "found": pytest.approx(2 / 3),
+            "median_delay": 300.0,
+            "delay_95": float("inf"),
+            "named_first": pytest.approx(1 / 3),
+        }

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from nelbo.calibration import STATISTICS, CalibrationFile, Combination, Scores, fit_combination, raised
-from nelbo.decision import needed, smallest_rate
+from nelbo.decision import n_flagged_with, needed, not_carried, smallest_rate
 from nelbo.errors import CalibrationError, TableError
 from nelbo.records import Batch
 from nelbo.scoring import Graph, combine, states, upward
@@ -23,7 +23,9 @@ def combination_of(graph: Graph, batch: Batch) -> Combination:
     return fit_combination(names, categorical, outputs.contributions, missing, kl, outputs.evidence)
 
 
-def calibrated(graph: Graph, combination: Combination, batch: Batch, rate: float) -> CalibrationFile:
+def calibrated(
+    graph: Graph, combination: Combination, batch: Batch, rate: float, confidence: float | None = None
+) -> CalibrationFile:
     """`calibration.json` from calibration-b.
 
     Args:
@@ -31,12 +33,14 @@ def calibrated(graph: Graph, combination: Combination, batch: Batch, rate: float
         combination: from calibration-a.
         batch: normal records that neither the fit nor the combination has seen.
         rate: the bundle's own false-alarm rate.
+        confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
     """
     missing, _ = states(graph.schema, batch)
     statistics, _, _ = combine(combination, graph.run(batch), missing)
     return CalibrationFile(
         created=now(),
         rate=rate,
+        confidence=confidence,
         combination=combination,
         scores={name: _kept(upward(name, statistics[name])) for name in STATISTICS},
     )
@@ -49,21 +53,24 @@ def _kept(scores: Scores) -> tuple[float, ...]:
     return tuple(float(f"{score:.9g}") for score in raised(scores))
 
 
-def chosen_rate(rate: float | None, n: int) -> float:
+def chosen_rate(rate: float | None, n: int, confidence: float | None = None) -> float:
     """The bundle's rate: the one asked for, else 1 %, or the smallest that n calibration records carry.
+
+    Args:
+        rate: asked for; None for the usual one.
+        n: calibration records.
+        confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
 
     Raises:
         CalibrationError: an explicit rate is no share, or the records do not carry it.
     """
     if rate is None:
-        return max(DEFAULT_RATE, smallest_rate(n))
+        return max(DEFAULT_RATE, smallest_rate(n, confidence))
     if not 0 < rate < 1:
         raise CalibrationError(f"false-alarm rate {rate:g} is not a share: expected 0 < rate < 1")
-    if needed(rate) > n:
-        raise CalibrationError(
-            f"false-alarm rate {rate:g} needs at least {needed(rate)} calibration records, "
-            f"this table leaves {n} of them; its smallest rate is {smallest_rate(n):.3g}"
-        )
+    carried = needed(rate) <= n if confidence is None else n_flagged_with(rate, n, confidence) > 0
+    if not carried:
+        raise CalibrationError(not_carried(rate, confidence, n, "this table leaves"))
     return rate
 
 

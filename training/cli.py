@@ -22,6 +22,10 @@ Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
 LabelColumn = Annotated[str | None, typer.Option("--label", help="Column that says which records are normal.")]
 NormalValue = Annotated[str | None, typer.Option("--normal", help="Its value in normal records.")]
 Rate = Annotated[float | None, typer.Option(help="False-alarm rate; 0.01, or what the records carry, if not given.")]
+Confidence = Annotated[float | None, typer.Option(help="Keep the true rate below the rate with this probability.")]
+MaxFalseAlarms = Annotated[float | None, typer.Option(help="Instead of a rate: so many false alarms a while.")]
+Per = Annotated[str | None, typer.Option(help="That while: hour, day or week.")]
+RecordsPerS = Annotated[float | None, typer.Option(help="The traffic that --max-false-alarms is meant for.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -52,6 +56,10 @@ def fit(
     label: LabelColumn = None,
     normal: NormalValue = None,
     rate: Rate = None,
+    confidence: Confidence = None,
+    max_false_alarms: MaxFalseAlarms = None,
+    per: Per = None,
+    records_per_s: RecordsPerS = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and the fit.")] = 0,
     checkpoint: Annotated[
@@ -60,16 +68,21 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a model to the normal records of a table and write its bundle."""
+    from nelbo.intent import intent_of
     from training.config import Config, read_config
     from training.pipeline import Request, run
 
+    intent = intent_of(
+        rate=rate, confidence=confidence, max_false_alarms=max_false_alarms, per=per, records_per_s=records_per_s
+    )
     request = Request(
         table=table,
         name=name,
         models=models,
         schema=schema,
         label=label_of(label, normal),
-        rate=rate,
+        rate=intent.rate,
+        confidence=intent.confidence,
         config=Config() if config is None else read_config(config),
         seed=seed,
         checkpoint=checkpoint,
@@ -96,16 +109,25 @@ def calibrate(
     label: LabelColumn = None,
     normal: NormalValue = None,
     rate: Rate = None,
+    confidence: Confidence = None,
+    max_false_alarms: MaxFalseAlarms = None,
+    per: Per = None,
+    records_per_s: RecordsPerS = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate a bundle anew on normal records that it has not seen, without fitting it again."""
     from nelbo.bundle import read_bundle
     from nelbo.decision import Decider
+    from nelbo.intent import intent_of
     from nelbo.store import find_bundle
     from training.pipeline import recalibrate
 
+    intent = intent_of(
+        rate=rate, confidence=confidence, max_false_alarms=max_false_alarms, per=per, records_per_s=records_per_s
+    )
     folder = find_bundle(bundle, models)
-    target = recalibrate(read_bundle(folder), table, label_of(label, normal), rate, folder.parent.parent)
+    normal_of = label_of(label, normal)
+    target = recalibrate(read_bundle(folder), table, normal_of, intent.rate, folder.parent.parent, intent.confidence)
     new = read_bundle(target)
     before = Decider(read_bundle(folder).calibration).decide()
     decision = Decider(new.calibration).decide()
@@ -119,6 +141,7 @@ def calibrate(
                     "n_calibration": decision.n_calibration,
                     "rate": decision.rate,
                     "effective_rate": decision.effective_rate,
+                    "confidence": decision.confidence,
                 }
             )
         )

@@ -66,7 +66,14 @@ class Label:
     normal: str
 
 
-def load(path: Path, schema_path: Path | None, label: Label | None, rate: float | None, seed: int) -> Data:
+def load(
+    path: Path,
+    schema_path: Path | None,
+    label: Label | None,
+    rate: float | None,
+    seed: int,
+    confidence: float | None = None,
+) -> Data:
     """Reads a table for a fit.
 
     Raises:
@@ -83,7 +90,7 @@ def load(path: Path, schema_path: Path | None, label: Label | None, rate: float 
     normal_columns = read_columns(table, rows=rows)
     schema = _labelled(given or infer_schema(_without(normal_columns, label)), normal_columns, label)
     refuse_unfit(path, schema, given is None, len(rows))
-    chosen_rate(rate, sizes(len(rows))[1])  # refused before the fit, not after it
+    chosen_rate(rate, sizes(len(rows))[1], confidence)  # refused before the fit, not after it
     parts = split(len(rows), seed, _times(normal_columns, schema))
     bare = schema if given else _bare(schema)
     schema = fields_from(bare, normal_columns.take(pa.array(np.sort(parts.fit))))

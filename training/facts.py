@@ -231,7 +231,7 @@ class MapFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OddField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One field of an odd record: its value, what the others let expect, and what hiding it would change, nats."""
+    """One field of an odd record: its value, what the others let expect, how the score falls when it is hidden."""
 
     field: str
     value: Any

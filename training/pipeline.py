@@ -54,6 +54,7 @@ class Request:
         schema: path of a schema; None infers one.
         label: which records are normal; None if all are.
         rate: false-alarm rate of the bundle; None for 1 %, or what the records carry.
+        confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
         config: settings of the fit.
         seed: of the split and the fit.
         checkpoint: path to keep the fit's state in; None keeps none.
@@ -65,6 +66,7 @@ class Request:
     schema: Path | None = None
     label: Label | None = None
     rate: float | None = None
+    confidence: float | None = None
     config: Config = field(default_factory=Config)
     seed: int = 0
     checkpoint: Path | None = None
@@ -103,7 +105,7 @@ def run(
     """
     check_name(request.name)
     stage("reading")
-    data = load(request.table, request.schema, request.label, request.rate, request.seed)
+    data = load(request.table, request.schema, request.label, request.rate, request.seed, request.confidence)
     fit_part, part_a, part_b = (data.part(rows) for rows in (data.split.fit, data.split.a, data.split.b))
     layout = lay_out(data.schema, fit_part)
     stage("fitting")
@@ -119,7 +121,8 @@ def run(
     stage("calibrating")
     graph = Graph(data.schema, onnx, "the exported graph")
     combination = combination_of(graph, part_a)
-    calibration = calibrated(graph, combination, part_b, chosen_rate(request.rate, len(part_b)))
+    rate = chosen_rate(request.rate, len(part_b), request.confidence)
+    calibration = calibrated(graph, combination, part_b, rate, request.confidence)
     latents = latent_use(fitted.vae, part_a, np.random.default_rng([request.seed, 2]))
     evaluation = _evaluated(data, graph, calibration)
     manifest = Manifest(
@@ -152,7 +155,14 @@ def run(
     return Outcome(folder, read_bundle(folder), data, latents, evaluation, fitted.losses, facts)
 
 
-def recalibrate(bundle: Bundle, table: Path, label: Label | None, rate: float | None, models: Path) -> Path:
+def recalibrate(
+    bundle: Bundle,
+    table: Path,
+    label: Label | None,
+    rate: float | None,
+    models: Path,
+    confidence: float | None = None,
+) -> Path:
     """A new version of a bundle whose p-values come from the normal records of another table.
 
     The graph and the way in which parts become a score stay, and so do the scores; p-values and thresholds change.
@@ -164,13 +174,15 @@ def recalibrate(bundle: Bundle, table: Path, label: Label | None, rate: float | 
         label: which of them are normal; None if all are.
         rate: the new version's own; None for 1 %, or what the records carry.
         models: the store's folder.
+        confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
 
     Returns:
         The new version's folder; it is the live one.
     """
     batch = read_normal(table, bundle.schema, label)
     graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
-    calibration = calibrated(graph, bundle.calibration.combination, batch, chosen_rate(rate, len(batch)))
+    rate = chosen_rate(rate, len(batch), confidence)
+    calibration = calibrated(graph, bundle.calibration.combination, batch, rate, confidence)
     provenance = {
         "n_calibration_b": len(batch),
         "calibration_source": table.name,
@@ -289,7 +301,9 @@ def _command(request: Request) -> str:
     if request.label is not None:
         words += ["--label", request.label.column, "--normal", request.label.normal]
     if request.rate is not None:
-        words += ["--rate", f"{request.rate:g}"]
+        words += ["--rate", repr(request.rate)]
+    if request.confidence is not None:
+        words += ["--confidence", repr(request.confidence)]
     if request.config != Config():
         words += ["--config", "config.toml"]
     return shlex.join(words)

@@ -51,6 +51,10 @@ def table(folder: Path, kind: str = "ndjson", **extra: Any) -> Path:
     for name, values in extra.items():
         for record, value in zip(records, values, strict=True):
             record[name] = value
+    return write_table(folder, kind, records)
+
+
+def write_table(folder: Path, kind: str, records: list[dict[str, Any]]) -> Path:
     path = folder / f"pumps.{kind}"
     if kind == "ndjson":
         return ndjson(path, records)
@@ -77,7 +81,7 @@ def test_nelbo_alone_shows_its_commands(run: Run) -> None:
         ]
 
 
-@pytest.mark.parametrize("command", ["schema", "fit", "calibrate", "verify", "score", "evaluate", "serve"])
+@pytest.mark.parametrize("command", ["schema", "fit", "calibrate", "verify", "score", "evaluate", "drift", "serve"])
 def test_every_command_has_help_for_each_of_its_options(run: Run, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -110,6 +114,7 @@ def test_wrong_usage_exits_with_2_and_no_traceback(run: Run, arguments: list[str
         (["verify", "fans"], "nelbo: no model 'fans' in {models}; there: pumps"),
         (["score", "pumps", "none.csv"], "nelbo: none.csv: cannot be read: No such file or directory"),
         (["score", "pumps", "none.xls"], "nelbo: none.xls: expected a file that ends in"),
+        (["drift", "pumps", "none.csv"], "nelbo: none.csv: cannot be read: No such file or directory"),
         (["score", "pumps@1", "none.csv"], "nelbo: model 'pumps' in {models} has no version '1'; there: " + VERSION),
     ],
 )
@@ -163,7 +168,7 @@ def test_score_writes_a_result_a_record_to_stdout(run: Run, models: Path, tmp_pa
     assert [result["flagged"] for result in results[-2:]] == [True, True]
     assert results[-1]["unseen"] == ["valve"]
     n_flagged = sum(result["flagged"] for result in results)
-    assert err.endswith(f": {n_flagged} flagged, 0 could not be scored\n")
+    assert err.endswith(f": {n_flagged} flagged at an effective rate of 0.05, 0 could not be scored\n")
 
 
 def test_same_records_score_the_same_from_every_kind_of_file(run: Run, models: Path, tmp_path: Path) -> None:
@@ -309,6 +314,57 @@ def test_labels_of_one_kind_are_refused(run: Run, models: Path, tmp_path: Path) 
     assert err == (
         f"nelbo: an evaluation needs normal records and anomalies; all {N_NORMAL + 2} records are normal records\n"
     )
+
+
+# --- drift -------------------------------------------------------------------------------------------
+
+
+def test_drift_of_the_same_source_is_fresh(run: Run, models: Path, tmp_path: Path) -> None:
+    path = ndjson(tmp_path / "same.ndjson", normal_records(600, 21))
+    code, out, err = run("drift", "pumps", path, "--models", models)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"pumps@{VERSION}: 600 records against 400 of the fit")
+    assert "in/out [l/s]" in out
+    assert out.splitlines()[-1] == "fresh: nothing in 600 records is beyond chance"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ndjson"])
+def test_drift_names_the_field_and_the_next_command(run: Run, models: Path, tmp_path: Path, kind: str) -> None:
+    records = [record | {"in/out [l/s]": record["in/out [l/s]"] + 1.5} for record in normal_records(600, 21)]
+    path = write_table(tmp_path, kind, records)
+    code, out, _ = run("drift", "pumps", path, "--models", models)
+    assert code == 1
+    *_, verdict, command = out.splitlines()
+    assert verdict.partition(": ")[2].startswith("field 'in/out [l/s]' has changed most: PSI ")
+    assert command == f"next: nelbo fit {path} --name pumps"
+
+
+def test_drift_prints_json_for_programs(run: Run, models: Path, tmp_path: Path) -> None:
+    records = normal_records(600, 22)
+    for record in records[::15]:
+        record["valve"] = "ajar"
+    code, out, err = run("drift", "pumps", ndjson(tmp_path / "t.ndjson", records), "--models", models, "--json")
+    found = json.loads(out)
+    assert (code, err) == (1, "")
+    assert list(found)[:6] == ["model", "version", "state", "reason", "next_command", "n_records"]
+    assert found["reason"].startswith(
+        "field 'valve' has changed most: 6.7% of 600 records have a category that the fit"
+    )
+    valve = found["fields"][1]
+    assert (valve["field"], valve["unseen"], valve["changes"]) == ("valve", 40 / 600, ["values", "unseen"])
+
+
+def test_drift_of_few_records_says_that_they_are_few(run: Run, models: Path, tmp_path: Path) -> None:
+    code, out, _ = run("drift", "pumps", table(tmp_path), "--models", models)
+    assert (code, out.splitlines()[-1]) == (0, "fresh: there are 32 records, and a judgement needs 250")
+
+
+def test_drift_leaves_faulty_records_out_and_counts_them(run: Run, models: Path, tmp_path: Path) -> None:
+    path = ndjson(tmp_path / "t.ndjson", [odd_record(rpm="fast"), *normal_records(300, 23)])
+    code, out, err = run("drift", "pumps", path, "--models", models, "--json")
+    found = json.loads(out)
+    assert (code, found["n_records"], found["n_faulty"]) == (0, 300, 1)
+    assert err == "1 records could not be scored and are left out\n"
 
 
 # --- what is missing, and what is our own mistake ----------------------------------------------------

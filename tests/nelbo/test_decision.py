@@ -2,10 +2,10 @@ from math import inf
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, false_discovery_control
 
 from nelbo.calibration import STATISTICS, CalibrationFile
-from nelbo.decision import Decider, needed, rate_band, smallest_rate
+from nelbo.decision import Decider, discovered, n_flagged_with, needed, rate_band, smallest_rate
 from nelbo.errors import CalibrationError
 from tests.bundles import plain_combination
 
@@ -89,3 +89,97 @@ def test_smallest_rate_as_an_error_writes_it_is_carried(n: int) -> None:
 def test_needed_is_the_smallest_number_of_records_that_carries_a_rate(rate: float, n: int) -> None:
     assert needed(rate) == n
     decider(n).decide(rate)
+
+
+# --- with a confidence -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("rate", [0.3, 0.05, 0.01, 0.001])
+@pytest.mark.parametrize("n", [19, 99, 230, 2_302, 9_999])
+def test_confidence_takes_the_largest_k_whose_true_rate_is_low_enough(n: int, rate: float, confidence: float) -> None:
+    ks = np.arange(1, int(rate * (n + 1)) + 1)
+    good = ks[beta.cdf(rate, ks, n + 1 - ks) >= confidence]
+    assert n_flagged_with(rate, n, confidence) == max(good, default=0)
+
+
+def test_with_a_confidence_the_true_rate_exceeds_the_rate_as_seldom_as_promised() -> None:
+    """5,000 calibration sets of uniform scores; four standard errors above one in ten fail once in 31,000."""
+    rng, n, rate = np.random.default_rng(8), 499, 0.05
+    k = n_flagged_with(rate, n, 0.9)
+    realised = 1.0 - np.sort(rng.random((5_000, n)), axis=1)[:, n - k]
+    assert (realised > rate).mean() <= 0.1 + 4 * (0.1 * 0.9 / 5_000) ** 0.5
+    # Without one, about half of all sets exceed it.
+    plain = 1.0 - np.sort(rng.random((5_000, n)), axis=1)[:, n - 25]
+    assert (plain > rate).mean() > 0.4
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.01, 230), (0.001, 2_302), (0.0001, 23_025)])
+def test_needed_for_90_percent_is_what_it_is_known_to_be(rate: float, n: int) -> None:
+    assert needed(rate, 0.9) == n
+    assert (n_flagged_with(rate, n, 0.9), n_flagged_with(rate, n - 1, 0.9)) == (1, 0)
+
+
+@pytest.mark.parametrize("n", [19, 230, 4_321])
+def test_smallest_rate_with_a_confidence_is_carried_and_a_smaller_one_is_not(n: int) -> None:
+    rate = smallest_rate(n, 0.9)
+    assert decider(n).decide(rate, 0.9).effective_rate == 1 / (n + 1)
+    with pytest.raises(CalibrationError, match=r"at confidence 0\.9 needs at least"):
+        decider(n).decide(rate * 0.98, 0.9)
+
+
+def test_bundles_own_confidence_goes_with_its_own_rate_alone() -> None:
+    file = CalibrationFile(
+        created="2026-03-02T08:15:00+00:00",
+        rate=0.05,
+        confidence=0.9,
+        combination=plain_combination(categorical=False),
+        scores=dict.fromkeys(STATISTICS, tuple(float(i) for i in range(999))),
+    )
+    own, other = Decider(file).decide(), Decider(file).decide(0.05)
+    assert (own.confidence, other.confidence) == (0.9, None)
+    assert own.effective_rate < other.effective_rate == 0.05
+
+
+# --- a false discovery rate --------------------------------------------------------------------------
+
+
+def test_discoveries_are_those_of_benjamini_and_hochberg() -> None:
+    """1,000 random cases with ties, beside scipy's adjusted p-values; ranks are whole, so that both agree exactly."""
+    rng = np.random.default_rng(9)
+    for _ in range(1_000):
+        n, m = int(rng.integers(1, 200)), int(rng.integers(1, 60))
+        low = int(rng.integers(1, n + 2))
+        ranks = np.where(rng.random(m) < 0.5, rng.integers(1, low + 1, m), rng.integers(1, n + 2, m))
+        fdr = float(rng.choice([0.01, 0.05, 0.1, 0.29, 0.5, 0.9]))
+        k = discovered(np.bincount(ranks, minlength=n + 2), fdr)
+        adjusted = false_discovery_control(ranks / (n + 1), method="bh")
+        flagged, close = ranks <= k, np.abs(adjusted - fdr) < 1e-12
+        assert np.array_equal(flagged[~close], (adjusted <= fdr)[~close])
+        assert flagged[close].all()  # in exact arithmetic it is equal, and equal is allowed
+
+
+def test_of_no_records_none_is_discovered() -> None:
+    found = decider(99)
+    decision = found.discover(found.count_ranks(np.empty(0)), 0.1)
+    assert (decision.effective_rate, decision.fdr, decision.thresholds["score"]) == (0.0, 0.1, inf)
+
+
+def test_discoveries_of_parts_of_a_file_are_those_of_the_whole() -> None:
+    rng, found = np.random.default_rng(10), decider(99)
+    parts = [rng.normal(90, 20, 50) for _ in range(4)]
+    apart = sum((found.count_ranks(part) for part in parts), found.count_ranks(np.empty(0)))
+    assert found.discover(apart, 0.2) == found.discover(found.count_ranks(np.concatenate(parts)), 0.2)
+
+
+def test_share_of_normal_records_among_discoveries_is_the_rate_at_most() -> None:
+    """400 calibration sets, 30 odd records among 300; four standard errors above fail once in 31,000."""
+    rng, fdr, shares = np.random.default_rng(11), 0.2, []
+    for _ in range(400):
+        calibration = np.sort(rng.normal(size=999))
+        scores = np.concatenate([rng.normal(size=270), rng.normal(3.5, 1, 30)])
+        ranks = 1000 - np.searchsorted(calibration, scores, side="left")
+        flagged = ranks <= discovered(np.bincount(ranks, minlength=1001), fdr)
+        shares.append(flagged[:270].sum() / max(1, flagged.sum()))
+    assert np.mean(shares) <= fdr + 4 * np.std(shares) / 20
+    assert np.mean(shares) > fdr / 4  # and it does flag

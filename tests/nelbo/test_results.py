@@ -60,7 +60,8 @@ def test_model_and_decision_are_named_in_order(scorer: Scorer) -> None:
     assert model == {"name": "pumps", "version": VERSION, "digest": scorer.bundle.digest}
     decision = msgspec.to_builtins(decision_answer(scorer.decider.decide(0.05)))
     assert list(decision) == [
-        *("rate", "effective_rate", "rate_low", "rate_high", "mode", "n_calibration", "threshold", "state")
+        *("rate", "effective_rate", "rate_low", "rate_high", "mode", "n_calibration", "threshold", "state"),
+        *("confidence", "fdr"),
     ]
     assert (decision["rate"], decision["effective_rate"], decision["n_calibration"]) == (0.05, 0.05, 199)
 

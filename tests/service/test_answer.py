@@ -3,6 +3,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from scipy.stats import beta
 
 from nelbo.store import Store
 from service.answer import Reason, ScoreRequest, Tally, answer
@@ -34,7 +35,9 @@ def test_the_names_of_an_answer_stand_in_their_order(live: Live) -> None:
     result = found["results"][0]
     assert list(found) == ["model", "decision", "results"]
     assert list(found["model"]) == ["name", "version", "digest"]
-    assert " ".join(found["decision"]) == "rate effective_rate rate_low rate_high mode n_calibration threshold state"
+    assert " ".join(found["decision"]) == (
+        "rate effective_rate rate_low rate_high mode n_calibration threshold state confidence fdr"
+    )
     assert " ".join(result) == (
         "index id flagged p_value score reconstruction_error elbo kl contributions reason repair missing unseen"
     )
@@ -189,13 +192,60 @@ def test_a_rate_that_the_calibration_does_not_carry_is_refused_with_the_way_out(
     assert found["errors"][0]["parameter"] == "rate"
 
 
+def test_a_budget_of_false_alarms_is_the_rate_that_it_comes_to(live: Live) -> None:
+    decision = answered(live, {"records": []}, "max_false_alarms=36&per=hour&records_per_s=1")["decision"]
+    assert (decision["rate"], decision["effective_rate"], decision["confidence"]) == (0.01, 2 / 200, None)
+
+
+def test_a_confidence_lowers_the_effective_rate_and_is_named(live: Live) -> None:
+    decision = answered(live, {"records": []}, "rate=0.05&confidence=0.9")["decision"]
+    # The largest k of 199 with P(Beta(k, 200 − k) ≤ 0.05) ≥ 0.9.
+    k = max(k for k in range(1, 200) if beta.cdf(0.05, k, 200 - k) >= 0.9)
+    assert (decision["effective_rate"], decision["confidence"]) == (k / 200, 0.9)
+
+
+def test_a_false_discovery_rate_flags_by_what_else_is_in_the_request(live: Live) -> None:
+    normal = normal_records(40, seed=12)
+    alone = answered(live, {"records": [odd_record(), *normal]}, "fdr=0.1")
+    among = answered(live, {"records": [odd_record()] * 10 + normal}, "fdr=0.1")
+    # One p-value of 1/200 among 41 is above 0.1/41; ten of them among 50 are below 10 · 0.1/50.
+    assert [result["flagged"] for result in alone["results"]].count(True) == 0
+    assert (alone["decision"]["threshold"], alone["decision"]["fdr"]) == (None, 0.1)
+    flagged = [result["flagged"] for result in among["results"]]
+    assert flagged[:10] == [True] * 10
+    assert (
+        among["decision"]["rate"]
+        == among["decision"]["effective_rate"]
+        == max(result["p_value"] for result in among["results"] if result["flagged"])
+    )
+
+
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
-        ("rat=1", "query parameter 'rat': expected one of rate, explain, strict, got the name 'rat'"),
+        (
+            "rat=1",
+            "query parameter 'rat': expected one of rate, confidence, max_false_alarms, records_per_s, "
+            "fdr, per, explain, strict, got the name 'rat'",
+        ),
         ("rate=.1&rate=.1", "query parameter 'rate': expected it once, got it several times"),
-        ("rate=1", "query parameter 'rate': expected a number, 0 ≤ rate < 1, got '1'"),
-        ("rate=nan", "query parameter 'rate': expected a number, 0 ≤ rate < 1, got 'nan'"),
+        ("rate=1", "query parameter 'rate': expected a number, 0 ≤ rate < 1, got 1"),
+        ("rate=nan", "query parameter 'rate': expected a number, got 'nan'"),
+        ("confidence=.4", "query parameter 'confidence': expected a number, 0.5 ≤ confidence < 1, got 0.4"),
+        ("fdr=0", "query parameter 'fdr': expected a number, 0 < fdr < 1, got 0"),
+        (
+            "fdr=.1&rate=.1",
+            "query parameter 'fdr': expected it without rate, confidence and max_false_alarms, "
+            "got more than one of them",
+        ),
+        (
+            "max_false_alarms=5&per=day",
+            "query parameter 'records_per_s': expected it beside max_false_alarms and per, got none",
+        ),
+        (
+            "max_false_alarms=5&per=year&records_per_s=1",
+            "query parameter 'per': expected one of hour, day, week, got year",
+        ),
         ("explain=some", "query parameter 'explain': expected one of flagged, all, none, got 'some'"),
         ("strict=1", "query parameter 'strict': expected true or false, got '1'"),
     ],

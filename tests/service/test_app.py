@@ -83,7 +83,8 @@ MALFORMED: dict[str, Malformed] = {
     "a column twice": body(b'{"columns":{"pressure":[1],"pressure":[1]}}', 422),
     # the wrong query
     "an unknown parameter": query("rat=0.1"),
-    "an intent of a later version": query("fdr=0.1"),
+    "a wish that contradicts another": query("fdr=0.1&rate=0.1"),
+    "a part of a wish": query("per=day"),
     "a parameter twice": query("rate=0.1&rate=0.1"),
     "a rate that is no number": query("rate=low"),
     "a rate without a value": query("rate"),
