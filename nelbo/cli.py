@@ -364,14 +364,15 @@ def _print_drift(scorer: "Scorer", found: "Verdict") -> None:
     title = (
         f"{scorer.bundle.label}: {judgement.n_records} records against {scorer.bundle.reference.n_records} of the fit"
     )
-    table = Table(title=title, title_justify="left")
-    table.add_column("field")
-    for heading in ("PSI", "by chance", "JS", "p", "missing", "in the fit", "unseen"):
+    # Few columns, so that names of fields have room in 80 characters; --json has the others.
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("field", overflow="ellipsis", no_wrap=True)
+    for heading in ("PSI", "JS", "p", "missing", "unseen"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("changed")
+    table.add_column("changed", no_wrap=True)
     for field in judgement.fields:
-        numbers = (f"{value:.3f}" for value in (field.psi, field.psi_by_chance, field.js))
-        rates = (f"{value:.2%}" for value in (field.missing, field.missing_reference, field.unseen))
+        numbers = (f"{value:.3f}" for value in (field.psi, field.js))
+        rates = (f"{value:.2%}" for value in (field.missing, field.unseen))
         table.add_row(escape(field.field), *numbers, f"{field.p_value:.2g}", *rates, ", ".join(field.changes))
     Console().print(table)
     flagged = judgement.flagged
