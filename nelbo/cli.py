@@ -361,11 +361,10 @@ def _print_drift(scorer: "Scorer", found: "Verdict") -> None:
     from rich.table import Table
 
     judgement = found.judgement
-    title = (
-        f"{scorer.bundle.label}: {judgement.n_records} records against {scorer.bundle.reference.n_records} of the fit"
-    )
+    n_fit = scorer.bundle.reference.n_records
+    typer.echo(f"{scorer.bundle.label}: {judgement.n_records} records against {n_fit} of the fit")
     # Few columns, so that names of fields have room in 80 characters; --json has the others.
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("field", overflow="ellipsis", no_wrap=True)
     for heading in ("PSI", "JS", "p", "missing", "unseen"):
         table.add_column(heading, justify="right", no_wrap=True)
