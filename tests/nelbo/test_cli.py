@@ -8,9 +8,11 @@ from importlib.metadata import EntryPoint, requires
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import beta, false_discovery_control
 
 from nelbo import cli
 from nelbo.errors import NelboError
@@ -169,6 +171,33 @@ def test_score_writes_a_result_a_record_to_stdout(run: Run, models: Path, tmp_pa
     assert results[-1]["unseen"] == ["valve"]
     n_flagged = sum(result["flagged"] for result in results)
     assert err.endswith(f": {n_flagged} flagged at an effective rate of 0.05, 0 could not be scored\n")
+
+
+def test_score_takes_a_false_discovery_rate_over_the_whole_file(run: Run, models: Path, tmp_path: Path) -> None:
+    """20,000 records are several batches: what is flagged in the first depends on those in the last."""
+    path = ndjson(tmp_path / "many.ndjson", [odd_record()] * 2_000 + normal_records(18_000, 30))
+    code, out, _ = run("score", "pumps", path, "--models", models, "--fdr", 0.1)
+    results = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    p_values = np.array([result["p_value"] for result in results])
+    flagged = false_discovery_control(p_values, method="bh") <= 0.1
+    assert [result["flagged"] for result in results] == flagged.tolist()
+    assert flagged[:2_000].all()
+
+
+def test_score_says_what_a_wish_came_to(run: Run, models: Path, tmp_path: Path) -> None:
+    path, target = table(tmp_path, "csv"), tmp_path / "out.ndjson"
+    wish = ("--max-false-alarms", 36, "--per", "hour", "--records-per-s", 0.1, "--confidence", 0.9)
+    code, out, _ = run("score", "pumps", path, "--models", models, "-o", target, "--json", *wish)
+    decision = json.loads(out)["decision"]
+    assert (code, decision["rate"], decision["confidence"], decision["fdr"]) == (0, 0.1, 0.9, None)
+    k = max(k for k in range(1, 20) if beta.cdf(0.1, k, 200 - k) >= 0.9)
+    assert decision["effective_rate"] == k / 200
+    code, _, err = run("score", "pumps", path, "--models", models, "--fdr", 0.1, "--rate", 0.1)
+    assert (code, err) == (
+        2,
+        "nelbo: fdr: expected it without rate, confidence and max_false_alarms, got more than one of them\n",
+    )
 
 
 def test_same_records_score_the_same_from_every_kind_of_file(run: Run, models: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nelbo.bundle import read_bundle
+from nelbo.decision import Decider, n_flagged_with, smallest_rate
 from nelbo.schema import read_schema
 from nelbo.store import Store
 from tests.commands import exit_code
@@ -55,7 +56,7 @@ def test_table_that_cannot_be_fitted_gets_one_sentence_and_leaves_nothing(run: R
         (("nowhere.csv", "--name", "n"), "nowhere.csv: cannot be read: No such file or directory"),
         (("t.csv", "--name", "No Name"), "'No Name' is not a model name"),
         (("t.csv", "--name", "n", "--rate", "0.0001"), "needs at least 9999 calibration records, this table leaves 30"),
-        (("t.csv", "--name", "n", "--rate", "2"), "false-alarm rate 2 is not a share"),
+        (("t.csv", "--name", "n", "--rate", "2"), "rate: expected a number, 0 ≤ rate < 1, got 2"),
         (("t.csv", "--name", "n", "--label", "ok"), "--label needs --normal"),
         (("t.csv", "--name", "n", "--label", "ok", "--normal", "1"), "expected a column 'ok', got only"),
         (("t.csv", "--name", "n", "--schema", "none.json"), "none.json: cannot be read: No such file or directory"),
@@ -111,3 +112,22 @@ def test_calibrate_names_the_new_threshold_beside_the_old_one(run: Run) -> None:
     assert "400 calibration records, effective rate 0.998%" in out
     assert "threshold: " in out
     assert len(Store(Path("models")).versions("n")) == 2
+
+
+def test_fit_and_calibrate_keep_a_confidence_with_the_bundles_own_rate(run: Run) -> None:
+    write_csv(numeric_table(), Path("t.csv"))
+    write_csv(numeric_table(400, seed=1), Path("fresh.csv"))
+    budget = ("--max-false-alarms", 180, "--per", "hour", "--records-per-s", 1)  # a twentieth of all records
+    code, _, err = run("fit", "t.csv", "--name", "n", "--config", "quick.toml", *budget, "--confidence", 0.9)
+    assert code == 2
+    # 0.95^n ≤ 0.1 from 45 records on; a tenth of 300 are 30.
+    assert "false-alarm rate 0.05 at confidence 0.9 needs at least 45 calibration records, this table leaves 30" in err
+    assert not Path("models").exists()
+    code, out, _ = run("fit", "t.csv", "--name", "n", "--config", "quick.toml", "--confidence", 0.9, "--json")
+    assert code == 0
+    assert json.loads(out)["rate"] == smallest_rate(30, 0.9)
+    code, out, _ = run("calibrate", "n", "fresh.csv", *budget, "--confidence", 0.9, "--json")
+    found = json.loads(out)
+    assert (code, found["rate"], found["confidence"]) == (0, 0.05, 0.9)
+    decision = Decider(read_bundle(Path(found["bundle"])).calibration).decide()
+    assert decision.effective_rate == n_flagged_with(0.05, 400, 0.9) / 401 == found["effective_rate"]
