@@ -96,8 +96,7 @@ def test_schema_of_other_columns(good: Path, tmp_path: Path) -> None:
 
 def test_explicit_rate_that_the_records_do_not_carry(good: Path) -> None:
     expected = (
-        "false-alarm rate 0.001 needs at least 999 calibration records, this table leaves 4 of them; "
-        "its smallest rate is 0.2"
+        "false-alarm rate 0.001 needs at least 999 calibration records, this table leaves 4; its smallest rate is 0.2"
     )
     assert refusal(good, CalibrationError, rate=0.001) == expected
 
