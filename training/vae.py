@@ -243,13 +243,18 @@ class VAE(nn.Module):
         of_code = torch.lerp(among_seen + self.seen_nats, self.unseen_nats, is_unseen)
         return columns_of(torch.cat([of_number, of_code], dim=-1), self.to_schema_order)
 
-    def expected_nll(self, mean: Tensor, log_variance: Tensor, t: Tensor, one_hot: Tensor) -> Tensor:
-        """E_q[NLL] of each field, (n, F): by sigma points, no random number in it.
+    def expected_nll(
+        self, mean: Tensor, log_variance: Tensor, t: Tensor, one_hot: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """E_q[NLL] of each field, (n, F), and what the decoder restores at the mean: by sigma points, nothing drawn.
 
         Exact for a quadratic along axes; along drawn directions, exact in the mean over their draws.
         """
-        z = self.sigma_points(mean, log_variance)
-        return self.nll(z, t[:, None], one_hot[:, None]).mean(dim=1)
+        # Decoded at once: the mean first, then what the expectation over q is taken at.
+        places = torch.cat([mean[:, None], self.sigma_points(mean, log_variance)], dim=1)
+        expected, code_logit = self.decode(places)
+        nll = self.nll_of((expected[:, 1:], code_logit[:, 1:]), t[:, None], one_hot[:, None])
+        return nll.mean(dim=1), (expected[:, 0], code_logit[:, 0])
 
     def sigma_points(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         """(n, P, L): mean ± √U · σ along each of the U directions, or the mean alone where there is none."""
@@ -312,10 +317,8 @@ class ScoreGraph(nn.Module):
         shown = (vae.observed(numbers, codes) & ~hidden).float()
         t, one_hot = vae.features(numbers), vae.one_hot(codes)
         mean, log_variance = vae.encode(t, one_hot, shown)
-        # Decoded at once: the mean first, then what the expectation over q is taken at.
-        both = vae.decode(torch.cat([mean[:, None], vae.sigma_points(mean, log_variance)], dim=1))
-        restored, around = (both[0][:, 0], both[1][:, 0]), (both[0][:, 1:], both[1][:, 1:])
-        contributions = vae.nll_of(around, t[:, None], one_hot[:, None]).mean(dim=1) * shown
+        nll, restored = vae.expected_nll(mean, log_variance, t, one_hot)
+        contributions = nll * shown
         evidence = vae.evidence(restored, t, one_hot, shown)
         return contributions, vae.prior.kl(mean, log_variance), evidence, *vae.expectations(restored), mean
 

@@ -85,7 +85,7 @@ def fitted_elbo(vae: VAE, t: Tensor) -> float:
     shown, blank = torch.ones_like(t), t[:, :0]
     with torch.no_grad():
         mean, log_variance = vae.encode(t, blank, shown)
-        nll = vae.expected_nll(mean, log_variance, t, blank).sum(dim=1)
+        nll = vae.expected_nll(mean, log_variance, t, blank)[0].sum(dim=1)
         return -float((nll + kl_to_standard_normal(mean, log_variance).sum(dim=1)).mean())
 
 
