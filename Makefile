@@ -13,11 +13,12 @@ TEST ?=
 LABEL ?=
 NORMAL ?=
 SCHEMA ?=
+BUNDLES ?= build/bundles
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-drift clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -82,6 +83,25 @@ bench-labelled: $(VENV)/.dev
 
 bench-fit-cost: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.fit_cost --repeat
+
+# What the decisions promise, table after table: false-alarm rates, false discoveries, extrapolation, explanations, drift.
+# DATA is a folder as for bench-quality, TRAIN a mixed table with its LABEL and NORMAL. About two hours on two cores; a run
+# that is started again goes on. All of them run, and the last word says whether one of the figures was missed.
+bench-decisions: $(VENV)/.dev
+	@missed=; \
+	for run in independent known_generator "realised_rates --data $(DATA) --bundles $(BUNDLES)" extremes \
+	  "explanations --data $(DATA) --bundles $(BUNDLES) --mixed $(TRAIN) --label $(LABEL) --normal $(NORMAL)" drift; do \
+	  $(BIN)/python -m benchmarks.$$run || missed="$$missed $${run%% *}"; \
+	done; \
+	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
+
+# DATA is a folder of runs in time, `;`-separated: what becomes of a rate where records follow each other.
+bench-time-order: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.time_order --data $(DATA)
+
+# DATA is a list of labelled tables: anomalies among the records of a fit, and whether it lists them.
+bench-contamination: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.contamination --data $(DATA)
 
 # False alarms and delays of drift; minutes.
 bench-drift: $(VENV)/.dev

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nelbo.errors import BundleError, CalibrationError
+from nelbo.extremes import Tail
+from nelbo.intervals import Interval
+from nelbo.segments import Segments
 
 Scores = NDArray[np.float64]
 StatisticName = Literal["score", "elbo", "reconstruction_error"]
@@ -250,18 +253,26 @@ class CalibrationFile(BaseModel):
         rate: the false-alarm rate that holds where a request names none.
         confidence: with which the true rate is below it; None where the rate holds in the mean.
         combination: fitted on calibration-a.
+        fdr: false discovery rate that holds instead of the rate where a request names none; None for the rate.
         scores: of calibration-b, per statistic, higher = more anomalous, ascending, raised by the scorer's
             tolerance.
+        tails: of each statistic, how its scores go on beyond those; none where they are too few.
+        segments: which of them belong to which segment; None where all records are judged by all.
+        intervals: of each numeric field by name, where enough of them have it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     created: str
     rate: float
     confidence: float | None = None
+    fdr: float | None = None
     combination: Combination
     scores: dict[StatisticName, tuple[float, ...]]
+    tails: dict[StatisticName, Tail] = {}
+    segments: Segments | None = None
+    intervals: dict[str, Interval] = {}
 
     @model_validator(mode="after")
     def _has_every_statistic(self) -> "CalibrationFile":
@@ -270,6 +281,10 @@ class CalibrationFile(BaseModel):
             raise ValueError(f"scores of {', '.join(absent)} are missing")
         if len({len(scores) for scores in self.scores.values()}) != 1 or self.n == 0:
             raise ValueError("every statistic needs equally many scores, at least one")
+        if self.segments is not None and {name: len(of) for name, of in self.segments.members.items()} != dict.fromkeys(
+            STATISTICS, self.n
+        ):
+            raise ValueError("segments need a member for every score of every statistic")
         return self
 
     @property

@@ -54,6 +54,10 @@ RecordsPerS = Annotated[float | None, typer.Option(help="The traffic that --max-
 Fdr = Annotated[
     float | None, typer.Option(help="Instead of a rate: the share of the flagged records that may be normal.")
 ]
+Window = Annotated[
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="Hold --fdr in each so many records, not in the whole file: for a stream."),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help=".ndjson, .csv or .parquet; JSON lines to stdout if not given.")
 ]
@@ -157,6 +161,7 @@ def score(
     per: Per = None,
     records_per_s: RecordsPerS = None,
     fdr: Fdr = None,
+    window: Window = None,
     explain: Explained = False,
     models: Models = Path("models"),
     as_json: AsJson = False,
@@ -164,7 +169,7 @@ def score(
     """Score the records of a file."""
     import msgspec
 
-    from nelbo.intent import intent_of
+    from nelbo.intent import Intent, intent_of
     from nelbo.results import decision_answer
     from nelbo.writing import writer
 
@@ -177,33 +182,53 @@ def score(
         fdr=fdr,
     )
     scorer = _scorer(bundle, models)
-    decision = _decided(scorer, table, intent)
+    intent = scorer.decider.intent if intent == Intent() else intent
+    _refuse_window(window, intent)
+    decision = None if window else _decided(scorer, table, intent)
     counts = {"n": 0, "n_flagged": 0, "n_faulty": 0}
+    segments: set[int] = set()
     start = time.perf_counter()
     with writer(output, sys.stdout.buffer, scorer, "all" if explain else "flagged") as write:
-        for scored in _scored(scorer, table, decision):
+        for scored in _scored(scorer, table, decision, window=window, fdr=intent.fdr):
             write(scored)
             counts["n"] += scored.batch.n_records
             counts["n_flagged"] += int(scored.flagged.sum())
             counts["n_faulty"] += len(scored.batch.errors)
+            segments.update(scored.segments.tolist())
     seconds = time.perf_counter() - start
     summary = {
         "model": scorer.bundle.name,
         "version": scorer.bundle.version,
         **counts,
-        "decision": msgspec.to_builtins(decision_answer(decision)),
+        "decision": None if decision is None else msgspec.to_builtins(decision_answer(scorer, decision, segments)),
     }
     if as_json and output is not None:
         typer.echo(json.dumps(summary))
     else:
         typer.echo(
             f"{counts['n']} records in {seconds:.1f} s ({counts['n'] / max(seconds, 1e-9):,.0f}/s): "
-            f"{counts['n_flagged']} flagged at an effective rate of {decision.effective_rate:.3g}, "
+            f"{counts['n_flagged']} flagged {_by_which(decision, intent, window)}, "
             f"{counts['n_faulty']} could not be scored" + (f"; wrote {output}" if output else ""),
             err=True,
         )
     if counts["n_faulty"]:
         raise typer.Exit(FINDING)
+
+
+def _refuse_window(window: int | None, intent: "Intent") -> None:
+    if window is not None and intent.fdr is None:
+        from nelbo.errors import IntentError
+
+        raise IntentError("window", "it beside a false discovery rate", "none")
+
+
+def _by_which(decision: "Decision | None", intent: "Intent", window: int | None) -> str:
+    if decision is None:
+        return f"at a false discovery rate of {intent.fdr:g} in each {window:,} records"
+    if decision.fdr is not None:
+        return f"at a false discovery rate of {decision.fdr:g}"
+    beyond = ", extrapolated" if decision.mode == "extrapolated" else ""
+    return f"at an effective rate of {decision.effective_rate:.3g}{beyond}"
 
 
 def evaluate(
@@ -230,9 +255,10 @@ def evaluate(
     index = np.concatenate([part.batch.index for part in parts])
     is_anomaly, is_normal = labelled.is_anomaly[index], labelled.is_normal[index]
     is_labelled = is_anomaly | is_normal
+    segments = np.concatenate([part.segments for part in parts])[is_labelled]
     statistics = {name: values[is_labelled] for name, values in statistics.items()}
     n_faulty = sum(len(part.batch.errors) for part in parts)
-    found = evaluation_of(statistics, scorer.decider, decision, is_anomaly[is_labelled])
+    found = evaluation_of(statistics, decision, segments, is_anomaly[is_labelled])
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -292,16 +318,23 @@ def _decided(scorer: "Scorer", path: Path, intent: "Intent") -> "Decision":
     """What an intent comes to; a false discovery rate needs the scores of the whole file first."""
     if intent.fdr is None:
         return scorer.decider.decide(intent.rate, intent.confidence)
-    import numpy as np
+    from nelbo.discovery import Counts, added
 
-    counts = scorer.decider.count_ranks(np.empty(0))
+    counts: Counts = {}
     for scored in _scored(scorer, path, scorer.decider.decide()):
-        counts += scorer.decider.count_ranks(scored.statistics["score"])
+        counts = added(counts, scorer.decider.count_ranks(scored.statistics["score"], scored.segments))
     return scorer.decider.discover(counts, intent.fdr)
 
 
-def _scored(scorer: "Scorer", path: Path, decision: "Decision", ignored: tuple[str, ...] = ()) -> Iterator["Scored"]:
-    """The records of a file, scored batch by batch, with progress on stderr."""
+def _scored(
+    scorer: "Scorer",
+    path: Path,
+    decision: "Decision | None",
+    ignored: tuple[str, ...] = (),
+    window: int | None = None,
+    fdr: float | None = None,
+) -> Iterator["Scored"]:
+    """The records of a file, scored batch by batch, with progress on stderr; or window by window, at a rate `fdr`."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -314,10 +347,14 @@ def _scored(scorer: "Scorer", path: Path, decision: "Decision", ignored: tuple[s
         task = bar.add_task("", total=1.0, rate="")
         start, n = time.perf_counter(), 0
         batches = read_batches(
-            open_table(path), scorer.decoder, 8192, lambda done: bar.update(task, completed=done), ignored=ignored
+            open_table(path),
+            scorer.decoder,
+            window or 8192,
+            lambda done: bar.update(task, completed=done),
+            ignored=ignored,
         )
         for batch in batches:
-            yield scorer.score(batch, decision)
+            yield scorer.score(batch, decision) if fdr is None or window is None else scorer.discover(batch, fdr)
             n += batch.n_records
             bar.update(task, rate=f"{n / (time.perf_counter() - start):,.0f} records/s")
 

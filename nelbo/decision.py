@@ -1,19 +1,23 @@
 """From a wish about false alarms to thresholds."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, expm1, log, log1p
+from math import ceil, expm1, floor, log, log1p
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nelbo.calibration import STATISTICS, Calibration, CalibrationFile, Scores, StatisticName, n_flagged_allowed
+from nelbo.discovery import Counts, added, discovered
 from nelbo.errors import CalibrationError
+from nelbo.extremes import FURTHEST, extrapolated
+from nelbo.intent import Intent
+from nelbo.segments import ALL, Numbers
 
-Mode = Literal["certified"]
+Mode = Literal["certified", "extrapolated"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class Decision:
         effective_rate: the k / (n + 1) that the calibration records can give, never above `rate`.
         rate_low: 5 % point of the true rate, given one calibration set of this size.
         rate_high: 95 % point.
-        mode: how the rate is backed.
+        mode: how the rate is backed: by ranks among the calibration records, or by the shape of their tail.
         n_calibration: number of calibration records.
         thresholds: of each statistic, in the direction higher = more anomalous.
         confidence: with which the true rate is below `rate`; None where none was asked for.
         fdr: the false discovery rate asked for, of the records at hand; None where none was.
+        segments: what holds in each segment that has enough calibration records of its own, by its number; the others
+            are judged by all.
     """
 
     rate: float
@@ -41,6 +47,23 @@ class Decision:
     thresholds: dict[StatisticName, float]
     confidence: float | None = None
     fdr: float | None = None
+    segments: Mapping[int, "Decision"] = field(default_factory=dict)
+
+    def of(self, number: int) -> "Decision":
+        """What holds for the records of one segment."""
+        return self.segments.get(number, self)
+
+    def threshold(self, name: StatisticName, segments: Numbers) -> Scores:
+        """What each record's statistic is held against, shape (n,).
+
+        Args:
+            name: of the statistic.
+            segments: shape (n,), by which each record is judged.
+        """
+        found = np.full(segments.shape, self.thresholds[name])
+        for number, part in self.segments.items():
+            found[segments == number] = part.thresholds[name]
+        return found
 
 
 @lru_cache(maxsize=1024)
@@ -108,16 +131,35 @@ def smallest_rate(n: int, confidence: float | None = None) -> float:
 
 
 class Decider:
-    """Thresholds and p-values of one calibration.
+    """Thresholds and p-values of one calibration, and of each of its segments.
 
     Args:
         file: the bundle's `calibration.json`.
+
+    Attributes:
+        intent: that holds where none is named.
+        calibrations: of each statistic, by all calibration records.
+        n: calibration records.
+        n_of_segments: of them, in each segment.
     """
 
     def __init__(self, file: CalibrationFile) -> None:
+        self.intent = Intent(file.rate, file.confidence) if file.fdr is None else Intent(fdr=file.fdr)
         self.default_rate, self.default_confidence = file.rate, file.confidence
-        self.calibrations = {name: Calibration(np.array(file.scores[name])) for name in STATISTICS}
+        scores = {name: np.array(file.scores[name]) for name in STATISTICS}
+        self.calibrations = {name: Calibration(of) for name, of in scores.items()}
         self.n = file.n
+        self._tails = file.tails
+        segments = file.segments
+        self._of_segments: list[dict[StatisticName, Calibration]] = (
+            []
+            if segments is None
+            else [
+                {name: Calibration(of[segments.rows(name, number)]) for name, of in scores.items()}
+                for number in range(len(segments.values))
+            ]
+        )
+        self.n_of_segments = [calibrations["score"].n for calibrations in self._of_segments]
 
     def decide(self, rate: float | None = None, confidence: float | None = None) -> Decision:
         """The thresholds for a false-alarm rate.
@@ -134,56 +176,110 @@ class Decider:
             rate, confidence = self.default_rate, confidence or self.default_confidence
         if not 0.0 <= rate < 1.0:
             raise CalibrationError(f"false-alarm rate {rate:g} is not a share: expected 0 ≤ rate < 1")
-        k = n_flagged_allowed(rate, self.n) if confidence is None else n_flagged_with(rate, self.n, confidence)
+        k = _n_flagged(rate, self.n, confidence)
         if k == 0 and rate > 0:
-            raise CalibrationError(not_carried(rate, confidence, self.n, "this bundle has"))
-        return replace(self._decision(k), rate=rate, confidence=confidence)
+            return self._extrapolated(rate, confidence)
+        ks = {number: _n_flagged(rate, n, confidence) for number, n in enumerate(self.n_of_segments)}
+        enough = {number: k for number, k in ks.items() if k > 0 or rate == 0}
+        return self._decision(k, enough, rate=rate, confidence=confidence)
 
-    def count_ranks(self, scores: Scores) -> NDArray[np.intp]:
-        """How many records have each rank, shape (n + 2,); counts of parts of a file add up.
+    def count_ranks(self, scores: Scores, segments: Numbers | None = None) -> Counts:
+        """How many records have each rank; counts of parts of a file are `added`.
 
         Args:
             scores: shape (m,), of the statistic that decides.
+            segments: shape (m,), by which each record is judged; None where all are by all.
         """
-        return np.bincount(self.calibrations["score"].ranks(scores), minlength=self.n + 2)
+        counts: Counts = {}
+        for number, rows in _by_segment(segments):
+            calibration = self._by(number)["score"]
+            found = np.bincount(calibration.ranks(scores[rows]), minlength=calibration.n + 2)
+            counts = added(counts, {calibration.n: found})
+        return counts
 
-    def discover(self, counts: NDArray[np.intp], fdr: float) -> Decision:
+    def discover(self, counts: Counts, fdr: float) -> Decision:
         """The thresholds for a false discovery rate among records: of those flagged, the share that is normal.
 
         Args:
             counts: of all their ranks, as `count_ranks` has them.
             fdr: the share that may be, in the mean.
-
-        Source: Benjamini & Hochberg, JRSS B 1995; with p-values of one calibration set, Bates et al. 2023.
         """
-        return replace(self._decision(discovered(counts, fdr)), fdr=fdr)
+        largest = discovered(counts, fdr)
+        own = self.decide().segments
+        ks = {number: floor(largest * (self.n_of_segments[number] + 1)) for number in own}
+        return self._decision(floor(largest * (self.n + 1)), ks, rate=float(largest), fdr=fdr)
 
-    def _decision(self, k: int) -> Decision:
-        low, high = rate_band(k, self.n)
-        thresholds = {name: calibration.threshold(k) for name, calibration in self.calibrations.items()}
-        effective_rate = k / (self.n + 1)
-        return Decision(effective_rate, effective_rate, low, high, "certified", self.n, thresholds)
+    def p_values(self, name: StatisticName, scores: Scores, segments: Numbers | None = None) -> Scores:
+        """p-values of one statistic; see `Calibration.p_values`.
 
-    def p_values(self, name: StatisticName, scores: Scores) -> Scores:
-        """p-values of one statistic; see `Calibration.p_values`."""
-        return self.calibrations[name].p_values(scores)
+        Args:
+            name: of the statistic.
+            scores: shape (m,).
+            segments: shape (m,), by which each record is judged; None where all are by all.
+        """
+        found = np.empty(scores.shape)
+        for number, rows in _by_segment(segments):
+            found[rows] = self._by(number)[name].p_values(scores[rows])
+        return found
+
+    def _by(self, number: int) -> dict[StatisticName, Calibration]:
+        return self.calibrations if number == ALL else self._of_segments[number]
+
+    def _decision(
+        self,
+        k: int,
+        of_segments: Mapping[int, int],
+        rate: float,
+        confidence: float | None = None,
+        fdr: float | None = None,
+    ) -> Decision:
+        def certified(number: int, k: int) -> Decision:
+            calibrations = self._by(number)
+            n = calibrations["score"].n
+            thresholds = {name: calibration.threshold(k) for name, calibration in calibrations.items()}
+            return Decision(rate, k / (n + 1), *rate_band(k, n), "certified", n, thresholds, confidence, fdr)
+
+        parts = {number: certified(number, k) for number, k in of_segments.items()}
+        return replace(certified(ALL, k), segments=parts)
+
+    def _extrapolated(self, rate: float, confidence: float | None) -> Decision:
+        """Beyond the calibration records: by the shape of their tail, never below their largest score."""
+        tail = self._tails.get("score")
+        detail = not_carried(rate, confidence, self.n, "this bundle has")
+        if confidence is not None or tail is None:
+            raise CalibrationError(detail)
+        if not tail.fits:
+            why = "seem to end" if tail.ends else "have no shape that one could rely on"
+            raise CalibrationError(f"{detail}; beyond it nothing is extrapolated, since the highest scores {why}")
+        if rate * FURTHEST * (self.n + 1) < 1:
+            least = 1 / (FURTHEST * (self.n + 1))
+            raise CalibrationError(f"{detail}, and {least:.3g} where it may be extrapolated")
+        thresholds = {name: self._beyond(name, rate) for name in STATISTICS}
+        effective_rate = min(rate, tail.rate(thresholds["score"]))
+        band = tail.band_beyond(thresholds["score"])
+        return Decision(rate, effective_rate, *band, "extrapolated", self.n, thresholds)
+
+    def _beyond(self, name: StatisticName, rate: float) -> float:
+        """The extrapolated threshold of a statistic; infinite where its tail has no shape: nothing is beyond it."""
+        tail = self._tails.get(name)
+        return (
+            float("inf")
+            if tail is None or not tail.fits
+            else extrapolated(tail, self.calibrations[name].threshold(1), rate)
+        )
 
 
-def discovered(counts: NDArray[np.intp], fdr: float) -> int:
-    """Benjamini–Hochberg on p-values rank / (n + 1): the largest rank that is still flagged, 0 where none is.
+def _n_flagged(rate: float, n: int, confidence: float | None) -> int:
+    return n_flagged_allowed(rate, n) if confidence is None else n_flagged_with(rate, n, confidence)
 
-    In whole numbers: the largest k so that k / (n + 1) ≤ fdr · #{ranks ≤ k} / m.
 
-    Args:
-        counts: shape (n + 2,), records of each rank from 0, which none has, to n + 1.
-        fdr: false discovery rate.
-
-    >>> discovered(np.bincount([1, 2, 60, 90], minlength=101), 0.1)
-    2
-    """
-    at_most = np.cumsum(counts)
-    share = Fraction(repr(float(fdr))) * (len(counts) - 1) / max(1, int(at_most[-1]))
-    return max((k for k in np.flatnonzero(counts).tolist() if k <= share * int(at_most[k])), default=0)
+def _by_segment(segments: Numbers | None) -> Iterator[tuple[int, Numbers | slice]]:
+    """Each segment that is there, and the positions of its records."""
+    if segments is None:
+        yield ALL, slice(None)
+        return
+    for number in np.unique(segments).tolist():
+        yield number, np.flatnonzero(segments == number)
 
 
 def not_carried(rate: float, confidence: float | None, n: int, who_has: str) -> str:
@@ -192,6 +288,18 @@ def not_carried(rate: float, confidence: float | None, n: int, who_has: str) -> 
     return (
         f"false-alarm rate {rate:.3g}{beside} needs at least {needed(rate, confidence)} calibration records, "
         f"{who_has} {n}; its smallest rate{beside} is {smallest_rate(n, confidence):.3g}"
+    )
+
+
+def capacity(n: int) -> str:
+    """What n calibration records can promise, in a sentence.
+
+    >>> capacity(1000)
+    '1,000 calibration records certify a false-alarm rate of 0.1 %, or of 0.231 % with confidence 0.9'
+    """
+    plain, with_confidence = (f"{100 * smallest_rate(n, confidence):.3g} %" for confidence in (None, 0.9))
+    return (
+        f"{n:,} calibration records certify a false-alarm rate of {plain}, or of {with_confidence} with confidence 0.9"
     )
 
 

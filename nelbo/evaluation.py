@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.calibration import STATISTICS, Scores, StatisticName
-from nelbo.decision import Decider, Decision
+from nelbo.decision import Decision
 from nelbo.errors import TableError
 from nelbo.scoring import upward
+from nelbo.segments import Numbers
 
 
 class StatisticQuality(TypedDict):
@@ -39,14 +40,14 @@ class Evaluation(TypedDict):
 
 
 def evaluate(
-    statistics: Mapping[StatisticName, Scores], decider: Decider, decision: Decision, is_anomaly: NDArray[np.bool_]
+    statistics: Mapping[StatisticName, Scores], decision: Decision, segments: Numbers, is_anomaly: NDArray[np.bool_]
 ) -> Evaluation:
     """The quality of scored records against their labels.
 
     Args:
         statistics: of n records, each shape (n,), as the scorer gives them.
-        decider: of the same bundle.
-        decision: its decision.
+        decision: of the same bundle's decider.
+        segments: shape (n,), by which each record is judged, as `Scored.segments`.
         is_anomaly: shape (n,).
 
     Raises:
@@ -58,7 +59,7 @@ def evaluate(
     qualities: dict[StatisticName, StatisticQuality] = {}
     for name in STATISTICS:
         scores = upward(name, statistics[name])
-        beyond = decider.p_values(name, scores) <= decision.effective_rate
+        beyond = scores > decision.threshold(name, segments)
         qualities[name] = _quality(scores, beyond, is_anomaly)
     return Evaluation(
         n=len(is_anomaly),

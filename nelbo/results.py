@@ -3,24 +3,26 @@
 The names are a contract. What no part of nelbo fills yet is null.
 """
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import UNSET
+from numpy.typing import NDArray
 
 from nelbo.calibration import StatisticName
 from nelbo.decision import Decision
 from nelbo.errors import RecordError
-from nelbo.schema import Category, Column
-from nelbo.scoring import Explanation, Scored, Scorer, upward
+from nelbo.expectation import Expected
+from nelbo.explanation import Causes, Explanation, Repairs, causes, expected_of, explain, repair
+from nelbo.reason import Cause, sentence
+from nelbo.schema import Category
+from nelbo.scoring import Scored, Scorer, upward
+from nelbo.segments import Segments
+from nelbo.verdict import State
 
 Explain = Literal["flagged", "all", "none"]
-
-# An explanation holds fields × fields numbers a record: thousands of records at once took gigabytes.
-_EXPLAINED_AT_ONCE = 256
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -29,6 +31,17 @@ class Model(msgspec.Struct, frozen=True):
     name: str
     version: str
     digest: str
+
+
+class SegmentAnswer(msgspec.Struct, frozen=True):
+    """What held instead for the records of one segment, judged by calibration records of their own."""
+
+    segment: bool | Category
+    effective_rate: float
+    rate_low: float
+    rate_high: float
+    n_calibration: int
+    threshold: float | None
 
 
 class DecisionAnswer(msgspec.Struct, frozen=True):
@@ -41,9 +54,10 @@ class DecisionAnswer(msgspec.Struct, frozen=True):
     mode: str
     n_calibration: int
     threshold: float | None  # null: at this rate nothing is ever flagged
-    state: str | None
+    state: State | None  # whether records are still like those of the fit; null where nobody watches, as of a file
     confidence: float | None  # with which the true rate is below `rate`; null where none was asked for
     fdr: float | None  # false discovery rate asked for; null where a rate was
+    segments: list[SegmentAnswer] | None  # of the answer's records, those judged apart; null where the bundle has none
 
 
 class Deciding(msgspec.Struct, frozen=True):
@@ -70,9 +84,28 @@ class Contribution(msgspec.Struct, frozen=True):
     contribution: float  # nats of the negative ELBO
     attribution: float | None  # how much the score falls when the field is hidden, a category's part in full; unitless
     value: Any
-    expected: Any
-    low: float | None
+    expected: Any  # by the other fields; of a field that `repair` changes, by those that it does not
+    low: float | None  # nine normal values of ten lie between; null where that is not known
     high: float | None
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """A normal record close to a flagged one."""
+
+    changes: dict[str, Any]  # what the fields that explain the alarm are expected to be; null to leave one out
+    p_value: float  # of the record with them
+    flagged: bool
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """Why a record is odd: nothing where nobody asked, the last two of flagged records alone."""
+
+    contributions: list[Contribution] | None  # the largest attribution first
+    reason: str | None
+    repair: Repair | None
+
+
+_UNEXPLAINED = Explained(None, None, None)
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -88,9 +121,10 @@ class Result(msgspec.Struct, frozen=True):
     kl: float
     contributions: list[Contribution] | None
     reason: str | None
-    repair: Any
+    repair: Repair | None
     missing: list[str]
     unseen: list[str]
+    segment: bool | Category | None  # by whose calibration records it is judged; null for all records
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -116,8 +150,17 @@ def model_of(scorer: Scorer) -> Model:
     return Model(bundle.name, bundle.version, bundle.digest)
 
 
-def decision_answer(decision: Decision) -> DecisionAnswer:
-    """How an answer states its decision."""
+def decision_answer(
+    scorer: Scorer, decision: Decision, there: Iterable[int] = (), state: State | None = None
+) -> DecisionAnswer:
+    """How an answer states its decision.
+
+    Args:
+        scorer: whose decision it is.
+        decision: what held.
+        there: numbers of the segments that the answer's records are of.
+        state: of the traffic, where it is watched.
+    """
     return DecisionAnswer(
         decision.rate,
         decision.effective_rate,
@@ -126,16 +169,37 @@ def decision_answer(decision: Decision) -> DecisionAnswer:
         decision.mode,
         decision.n_calibration,
         _finite(decision.thresholds["score"]),
-        None,
+        state,
         decision.confidence,
         decision.fdr,
+        segment_answers(scorer.bundle.calibration.segments, decision, there),
+    )
+
+
+def segment_answers(segments: Segments | None, decision: Decision, there: Iterable[int]) -> list[SegmentAnswer] | None:
+    """What holds in the segments of some numbers; of those that all records judge, nothing else does."""
+    if segments is None:
+        return None
+    numbers = [number for number in sorted(there) if number in decision.segments]
+    return [_segment_answer(segments.values[number], decision.segments[number]) for number in numbers]
+
+
+def _segment_answer(segment: bool | Category, decision: Decision) -> SegmentAnswer:
+    return SegmentAnswer(
+        segment,
+        decision.effective_rate,
+        decision.rate_low,
+        decision.rate_high,
+        decision.n_calibration,
+        _finite(decision.thresholds["score"]),
     )
 
 
 def results(scorer: Scorer, scored: Scored, explain: Explain = "flagged") -> list[Result | FaultyResult]:
     """One result a record, in the order of the records, those that could not be scored included."""
-    explained = _contributions(scorer, scored, explain)
-    good = [_result(scorer, scored, row, explained.get(row)) for row in range(len(scored.batch))]
+    wanted = {"flagged": scored.flagged, "all": np.ones_like(scored.flagged), "none": np.zeros_like(scored.flagged)}
+    explained = _explanations(scorer, scored, np.flatnonzero(wanted[explain]))
+    good = [_result(scorer, scored, row, explained.get(row, _UNEXPLAINED)) for row in range(len(scored.batch))]
     faulty = [fault_of(error) for error in scored.batch.errors]
     return sorted([*good, *faulty], key=lambda result: result.index)
 
@@ -145,7 +209,7 @@ def fault_of(error: RecordError) -> FaultyResult:
     return FaultyResult(error.index, None, Fault(error.field, error.expected, error.found, str(error)))
 
 
-def _result(scorer: Scorer, scored: Scored, row: int, contributions: list[Contribution] | None) -> Result:
+def _result(scorer: Scorer, scored: Scored, row: int, explained: Explained) -> Result:
     names = [field.name for field in scorer.schema.fields]
     p_value = float(scored.p_values["score"][row])
     return Result(
@@ -153,82 +217,95 @@ def _result(scorer: Scorer, scored: Scored, row: int, contributions: list[Contri
         id=scored.batch.ids[row],
         flagged=bool(scored.flagged[row]),
         p_value=p_value,
-        score=Deciding(float(scored.statistics["score"][row]), p_value, _finite(scored.decision.thresholds["score"])),
+        score=Deciding(float(scored.statistics["score"][row]), p_value, _finite(_by(scored, row).thresholds["score"])),
         reconstruction_error=_statistic(scored, "reconstruction_error", row),
         elbo=_statistic(scored, "elbo", row),
         kl=float(scored.kl[row]),
-        contributions=contributions,
-        reason=None,
-        repair=None,
+        contributions=explained.contributions,
+        reason=explained.reason,
+        repair=explained.repair,
         missing=[names[j] for j in np.flatnonzero(scored.missing[row])],
         unseen=[names[j] for j in np.flatnonzero(scored.unseen[row])],
+        segment=scorer.segment_named(int(scored.segments[row])),
     )
 
 
 def _statistic(scored: Scored, name: StatisticName, row: int) -> Statistic:
     """A statistic in its own direction: the ELBO's threshold lies below the normal records."""
-    p_value = float(scored.p_values[name][row])
-    threshold = _finite(float(upward(name, np.array(scored.decision.thresholds[name]))))
-    beyond = p_value <= scored.decision.effective_rate
-    return Statistic(float(scored.statistics[name][row]), p_value, threshold, beyond)
+    value, threshold = scored.statistics[name][row], np.array(_by(scored, row).thresholds[name])
+    beyond = bool(upward(name, value) > threshold)
+    return Statistic(float(value), float(scored.p_values[name][row]), _finite(float(upward(name, threshold))), beyond)
 
 
-def _contributions(scorer: Scorer, scored: Scored, explain: Explain) -> dict[int, list[Contribution]]:
-    """Contributions of the records that want them, the largest attribution first."""
-    wanted = {"flagged": scored.flagged, "all": np.ones_like(scored.flagged), "none": np.zeros_like(scored.flagged)}
-    rows = np.flatnonzero(wanted[explain])
-    found: dict[int, list[Contribution]] = {}
-    for start in range(0, rows.size, _EXPLAINED_AT_ONCE):
-        explanation = scorer.explain(scored, rows[start : start + _EXPLAINED_AT_ONCE])
-        found |= {
-            int(row): list(_of_record(scorer, scored, explanation, at)) for at, row in enumerate(explanation.rows)
-        }
-    return found
+def _by(scored: Scored, row: int) -> Decision:
+    """What held for one record: of its segment, or of all."""
+    return scored.decision.of(int(scored.segments[row]))
 
 
-def _of_record(scorer: Scorer, scored: Scored, explanation: Explanation, at: int) -> Iterator[Contribution]:
+def explained_alarms(scorer: Scorer, scored: Scored) -> dict[int, Explained]:
+    """Why each flagged record is odd, by row."""
+    return _explanations(scorer, scored, np.flatnonzero(scored.flagged))
+
+
+def _explanations(scorer: Scorer, scored: Scored, rows: NDArray[np.intp]) -> dict[int, Explained]:
+    if not rows.size:  # a run of the graph costs as much without records
+        return {}
+    explanation = explain(scorer, scored, rows)
+    flagged = np.flatnonzero(scored.flagged[rows])
+    alarms: dict[int, tuple[Causes, Repairs, int]] = {}
+    if flagged.size:
+        found = causes(scorer, scored, explanation.some(flagged))
+        repairs = repair(scorer, scored, found)
+        alarms = {at: (found, repairs, i) for i, at in enumerate(flagged.tolist())}
+    return {row: _explained(scorer, scored, explanation, at, alarms.get(at)) for at, row in enumerate(rows.tolist())}
+
+
+def _explained(
+    scorer: Scorer, scored: Scored, explanation: Explanation, at: int, alarm: tuple[Causes, Repairs, int] | None
+) -> Explained:
+    """Of one record, and of its alarm where it is flagged."""
     row = int(explanation.rows[at])
-    fields = scorer.schema.fields
-    for j in np.argsort(-explanation.attribution[at], kind="stable"):
-        field = fields[j]
-        yield Contribution(
-            field=field.name,
+    n_fields = len(scorer.schema.fields)
+    numbers, codes = explanation.expected_numbers[at], explanation.expected_codes[at]
+    expected = [expected_of(scorer, numbers, codes, j) for j in range(n_fields)]
+    reason = repaired = None
+    if alarm is not None:
+        found, repairs, i = alarm
+        numbers, codes = found.expected_numbers[i], found.expected_codes[i]
+        for j in found.fields[i]:
+            expected[j] = expected_of(scorer, numbers, codes, j)
+        reason = _reason(scorer, scored, row, expected, found, i)
+        p_value, flagged = repairs.scored.p_values["score"][i], repairs.scored.flagged[i]
+        repaired = Repair(repairs.changes[i], float(p_value), bool(flagged)) if found.fields[i] else None
+    attribution = explanation.attribution[at]
+    contributions = [
+        Contribution(
+            field=scorer.schema.fields[j].name,
             contribution=float(scored.contributions[row, j]),
-            attribution=float(explanation.attribution[at, j]),
-            value=shown_value(scored.batch.values[field.name], row),
-            expected=_expected(scorer, explanation, at, int(j)),
-            low=None,
-            high=None,
+            attribution=float(attribution[j]),
+            value=_value(scorer, scored, row, j),
+            expected=expected[j].value,
+            low=expected[j].low,
+            high=expected[j].high,
         )
+        for j in np.argsort(-attribution, kind="stable").tolist()
+    ]
+    return Explained(contributions, reason, repaired)
 
 
-def _expected(scorer: Scorer, explanation: Explanation, at: int, j: int) -> float | str | Category:
-    """The value that the other fields make likely, in the field's own unit and to its own step."""
-    field = scorer.schema.fields[j]
-    if field.is_coded:
-        code = int(explanation.expected_codes[at, j, scorer.schema.codes.index(field)])
-        return _category(field, code)
-    number = float(explanation.expected_numbers[at, j, scorer.schema.numbers.index(field)])
-    if field.kind == "timestamp":
-        return _moment(number)
-    return _rounded(number, field)
+def _reason(scorer: Scorer, scored: Scored, row: int, expected: Sequence[Expected], found: Causes, i: int) -> str:
+    fields = scorer.schema.fields
+    unseen, missing = (np.flatnonzero(of[row]).tolist() for of in (scored.unseen, scored.missing))
+    return sentence(
+        [Cause(fields[j], _value(scorer, scored, row, j), expected[j], is_unseen=j in unseen) for j in found.fields[i]],
+        [fields[j] for j in missing],
+        [(fields[j], _value(scorer, scored, row, j)) for j in unseen if j not in found.fields[i]],
+        are_enough=bool(found.are_enough[i]),
+    )
 
 
-def _moment(seconds: float) -> float | str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat()
-    except (ValueError, OverflowError):
-        return seconds  # a calendar ends with the year 9999, a field's values need not
-
-
-def _category(field: Column, code: int) -> Category:
-    return field.known[code] if code < len(field.known) else "a rare value"
-
-
-def _rounded(number: float, field: Column) -> float:
-    if field.step:
-        number = round(number / field.step) * field.step
-    return float(f"{number:.6g}")
+def _value(scorer: Scorer, scored: Scored, row: int, position: int) -> Any:
+    return shown_value(scored.batch.values[scorer.schema.fields[position].name], row)
 
 
 def shown_value(values: Sequence[Any], row: int) -> Any:

@@ -26,6 +26,7 @@ class Column(BaseModel):
         spike: numeric; a value that many records share exactly (zero, most often); the unit of a distance is found
             from the others.
         step: numeric; the step to which the values are rounded, in the field's own unit.
+        unit: numeric; what stands behind a value in a sentence ("Nm").
         categories: categorical; the values with a code of their own, all strings or all integers.
         rare: categorical; values seen too seldom for a code of their own, which share one.
         note: why the column has its role, where that needs a word ("constant").
@@ -39,6 +40,7 @@ class Column(BaseModel):
     nullable: bool = False
     spike: float | None = None
     step: float | None = None
+    unit: str | None = None
     categories: tuple[Category, ...] = ()
     rare: tuple[Category, ...] = ()
     note: str | None = None

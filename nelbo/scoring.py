@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.bundle import Bundle
-from nelbo.calibration import ODDEST_WEIGHT, SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
+from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
 from nelbo.decision import Decider, Decision
 from nelbo.errors import BundleError, CalibrationError
+from nelbo.intent import Intent
 from nelbo.records import Batch, RecordDecoder
-from nelbo.schema import Schema
+from nelbo.schema import Category, Schema
+from nelbo.segments import ALL, Numbers
 
 # From 1.31 on, onnxruntime's published builds send usage data to their maker on Linux too, and keep a device id in
 # ~/.cache, unless told not to before they are imported.
@@ -137,6 +139,7 @@ class Scored:
         p_values: of each statistic, shape (n,).
         flagged: shape (n,).
         decision: what held for all of them.
+        segments: shape (n,), the number of the segment by whose calibration records each is judged; -1 for all.
     """
 
     batch: Batch
@@ -149,25 +152,7 @@ class Scored:
     p_values: dict[StatisticName, Scores]
     flagged: NDArray[np.bool_]
     decision: Decision
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why m records are odd, field by field, each field judged by the others alone.
-
-    Attributes:
-        rows: shape (m,), which of the scored records.
-        attribution: shape (m, n_fields), unitless; how much the score falls when the field is hidden, the surprise
-            of the oddest category counted in full. Not −ELBO: the score is what decides, and its fall names a wrong
-            category where −ELBO's does not. Attributions do not add up to the score. docs/explanations.md
-        expected_numbers: shape (m, n_fields, n_numbers); what the graph expects with field [:, f] hidden.
-        expected_codes: shape (m, n_fields, n_codes).
-    """
-
-    rows: NDArray[np.intp]
-    attribution: NDArray[np.float64]
-    expected_numbers: NDArray[np.float64]
-    expected_codes: NDArray[np.int64]
+    segments: Numbers
 
 
 class Scorer:
@@ -175,25 +160,37 @@ class Scorer:
 
     Args:
         bundle: read and verified.
+        graph: to judge by instead of the bundle's own.
 
     Raises:
         BundleError: the graph cannot be loaded, or does not fit the rest of the bundle.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, graph: Graph | None = None) -> None:
         self.bundle = bundle
         self.schema = bundle.schema
         self.decoder = RecordDecoder(bundle.schema, bundle.label)
         self.decider = Decider(bundle.calibration)
         self._decision = self.decider.decide()
-        self._explaining = explaining(bundle.calibration.combination)
-        self._graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
+        self._graph = graph or Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
         if bundle.calibration.combination.fields != tuple(field.name for field in self.schema.fields):
             raise BundleError(
                 f"bundle '{bundle.label}': calibration.json was made for other fields than schema.json has"
             )
         if self._graph.n_evidence != len(bundle.calibration.combination.evidence):
             raise BundleError(f"bundle '{bundle.label}': calibration.json was made for another graph than score.onnx")
+        self._segment_of_code, self._segment_column = self._segment_codes()
+
+    def _segment_codes(self) -> tuple[Numbers | None, int]:
+        """The segment of each code of the field that segments are of, and that field's column among the codes."""
+        segments = self.bundle.calibration.segments
+        if segments is None:
+            return None, 0
+        try:
+            by_code = segments.by_code(self.schema)
+        except ValueError as error:
+            raise BundleError(f"bundle '{self.bundle.label}': calibration.json: {error}") from error
+        return by_code, [field.name for field in self.schema.codes].index(segments.field)
 
     def score(self, batch: Batch, decision: Decision | None = None) -> Scored:
         """Statistics, p-values and flags of a batch.
@@ -206,9 +203,17 @@ class Scorer:
         outputs = self._graph.run(batch)
         missing, unseen = states(self.schema, batch)
         statistics, contributions, kl = combine(self.bundle.calibration.combination, outputs, missing)
-        p_values = {name: self.decider.p_values(name, upward(name, statistics[name])) for name in STATISTICS}
-        flagged = p_values["score"] <= decision.effective_rate
-        return Scored(batch, outputs, contributions, missing, unseen, kl, statistics, p_values, flagged, decision)
+        segments = self._segments_of(batch, decision)
+        p_values = {name: self.decider.p_values(name, upward(name, statistics[name]), segments) for name in STATISTICS}
+        flagged = statistics["score"] > decision.threshold("score", segments)
+        return Scored(
+            batch, outputs, contributions, missing, unseen, kl, statistics, p_values, flagged, decision, segments
+        )
+
+    def segment_named(self, number: int) -> bool | Category | None:
+        """The category that a segment is of; None for the number of all records."""
+        segments = self.bundle.calibration.segments
+        return None if segments is None or number == ALL else segments.values[number]
 
     def discover(self, batch: Batch, fdr: float) -> Scored:
         """As `score`, but flagged so that of the flagged records of this batch a share of `fdr` at most is normal.
@@ -217,32 +222,35 @@ class Scorer:
             batch: of this bundle's decoder.
             fdr: false discovery rate.
         """
-        scored = self.score(batch)
-        decision = self.decider.discover(self.decider.count_ranks(scored.statistics["score"]), fdr)
-        return replace(scored, decision=decision, flagged=scored.p_values["score"] <= decision.effective_rate)
+        scored = self.score(batch, self.decider.decide())
+        counts = self.decider.count_ranks(scored.statistics["score"], scored.segments)
+        decision = self.decider.discover(counts, fdr)
+        flagged = scored.statistics["score"] > decision.threshold("score", scored.segments)
+        return replace(scored, decision=decision, flagged=flagged)
 
-    def explain(self, scored: Scored, rows: NDArray[np.intp]) -> "Explanation":
-        """What each field would have been by the others, and how much less odd the record were without it.
+    def judge(self, batch: Batch, intent: Intent) -> Scored:
+        """As `score` or `discover`, whichever the intent is about; an empty one is the bundle's own."""
+        intent = self.decider.intent if intent == Intent() else intent
+        if intent.fdr is not None:
+            return self.discover(batch, intent.fdr)
+        return self.score(batch, self.decider.decide(intent.rate, intent.confidence))
+
+    def _segments_of(self, batch: Batch, decision: Decision) -> Numbers:
+        """By which segment each record is judged: its own, where that has enough calibration records."""
+        if self._segment_of_code is None:
+            return np.full(len(batch), ALL, dtype=np.intp)
+        # A missing value has the code -1, which is the place of "unseen": ALL as well.
+        found = self._segment_of_code[batch.codes[:, self._segment_column]]
+        return np.where(np.isin(found, list(decision.segments)), found, ALL)
+
+    def without(self, batch: Batch, hidden: NDArray[np.bool_]) -> Outputs:
+        """What the graph says of records of which fields are hidden.
 
         Args:
-            scored: of this scorer.
-            rows: shape (m,), which of its records.
+            batch: of this bundle's decoder.
+            hidden: shape (n, n_fields); True treats the value as missing.
         """
-        n_fields = len(self.schema.fields)
-        batch = scored.batch
-        tiled = np.repeat(rows, n_fields)
-        hidden = np.tile(np.eye(n_fields, dtype=np.bool_), (len(rows), 1))
-        copies = replace(batch, numbers=batch.numbers[tiled], codes=batch.codes[tiled], index=batch.index[tiled])
-        outputs = self._graph.run(copies, hidden)
-        without, _, _ = combine(self._explaining, outputs, scored.missing[tiled] | hidden)
-        whole = self._explaining.score(scored.contributions[rows], scored.kl[rows], scored.outputs.evidence[rows])
-        shape = (len(rows), n_fields)
-        return Explanation(
-            rows=rows,
-            attribution=whole[:, None] - without["score"].reshape(shape),
-            expected_numbers=outputs.expected_numbers.reshape(*shape, len(self.schema.numbers)),
-            expected_codes=outputs.expected_codes.reshape(*shape, len(self.schema.codes)),
-        )
+        return self._graph.run(batch, hidden)
 
     def replay(self) -> None:
         """Scores the golden records again.
@@ -296,16 +304,6 @@ def combine(
         "reconstruction_error": reconstruction_error,
     }
     return statistics, contributions, kl
-
-
-def explaining(combination: Combination) -> Combination:
-    """The combination whose fall is the attribution: the oddest category's surprise counts in full.
-
-    The score counts an eighth of it, so that a record is no alarm for one rare category alone. Which field is wrong is
-    another question: docs/explanations.md.
-    """
-    part = combination.oddest_category
-    return combination.model_copy(update={"oddest_category": part and part.times(1 / ODDEST_WEIGHT)})
 
 
 def upward(name: StatisticName, values: Scores) -> Scores:

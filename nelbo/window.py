@@ -54,11 +54,11 @@ class Window:
             scored: of the bundle's scorer, with any decision.
             rows: which of them.
         """
-        p_values = scored.p_values["score"][rows]
-        self._n_records += p_values.size
-        self._n_flagged += int(np.count_nonzero(p_values <= self.decision.effective_rate))
+        scores = scored.statistics["score"][rows]
+        self._n_records += scores.size
+        self._n_flagged += int(np.count_nonzero(scores > self.decision.threshold("score", scored.segments[rows])))
         self._pending.append((scored.batch.numbers[rows], scored.batch.codes[rows]))
-        self._n_pending += p_values.size
+        self._n_pending += scores.size
         # Empty batches would pile up, too.
         if self._n_pending >= _PENDING or len(self._pending) >= _PENDING:
             self._count()

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from nelbo.calibration import STATISTICS
 from nelbo.errors import TableError
-from nelbo.results import Explain, results
+from nelbo.results import Explain, Explained, explained_alarms, results
 from nelbo.schema import Schema
 from nelbo.scoring import Scored, Scorer
 
@@ -30,6 +31,7 @@ _SCHEMA = pa.schema(
         *((f"top_field_{i + 1}", pa.string()) for i in range(N_TOP)),
         ("missing", pa.string()),
         ("unseen", pa.string()),
+        ("reason", pa.string()),
         ("error", pa.string()),
     ]
 )
@@ -109,10 +111,8 @@ def rows_of(scorer: Scorer, scored: Scored) -> pa.Table:
     """The results of a batch as a table, in the order of its records, faulty ones included."""
     names = [field.name for field in scorer.schema.fields]
     fields = np.array(names, dtype=object)
-    # How far a field is beyond what is usual of it; the same order as the part of the score that names one field.
-    combination = scorer.bundle.calibration.combination
-    oddness = (scored.contributions - np.array(combination.location)) / np.array(combination.spread)
-    top = np.argsort(-oddness, axis=1, kind="stable")[:, :N_TOP]
+    found = explained_alarms(scorer, scored)
+    top = _top_fields(scorer, scored, found)
     columns: dict[str, Any] = {"index": scored.batch.index, "flagged": scored.flagged}
     columns["p_value"] = scored.p_values["score"]
     for name in STATISTICS:
@@ -122,6 +122,7 @@ def rows_of(scorer: Scorer, scored: Scored) -> pa.Table:
         columns[f"top_field_{i + 1}"] = fields[top[:, i]] if i < top.shape[1] else [None] * len(scored.batch)
     columns["missing"] = [_listed(names, row) for row in scored.missing]
     columns["unseen"] = [_listed(names, row) for row in scored.unseen]
+    columns["reason"] = [found[row].reason if row in found else None for row in range(len(scored.batch))]
     columns["error"] = [None] * len(scored.batch)
     good = pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
     good = _with_ids(good, scorer.schema, scored.batch.ids)
@@ -129,6 +130,22 @@ def rows_of(scorer: Scorer, scored: Scored) -> pa.Table:
     if not faulty:
         return good
     return pa.concat_tables([good, pa.Table.from_pylist(faulty, schema=good.schema)]).sort_by("index")
+
+
+def _top_fields(scorer: Scorer, scored: Scored, found: Mapping[int, Explained]) -> NDArray[np.intp]:
+    """Positions of the fields that a table names, the first one first, (n, N_TOP) at most.
+
+    Of a flagged record those that explain the alarm, and then by attribution. Of another one those that lie farthest
+    beyond what is usual of the field: to hide each in turn would take as long as to score as many records.
+    """
+    combination = scorer.bundle.calibration.combination
+    oddness = (scored.contributions - np.array(combination.location)) / np.array(combination.spread)
+    top = np.argsort(-oddness, axis=1, kind="stable")[:, :N_TOP]
+    for row, explained in found.items():
+        causes = list(explained.repair.changes) if explained.repair else []
+        named = dict.fromkeys([*causes, *(part.field for part in explained.contributions or ())])
+        top[row] = [scorer.schema.positions[name] for name in named][:N_TOP]
+    return top
 
 
 def _listed(names: Sequence[str], row: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> str | None:

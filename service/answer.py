@@ -63,6 +63,7 @@ class Tally:
 
     Attributes:
         model: whose records; None where the request never met a model.
+        scored: its records, for the watch over them; None where there are none.
         stages: seconds spent in each stage that was reached.
         n_records: that came in; None where the body was not understood.
         n_flagged: of them.
@@ -74,6 +75,7 @@ class Tally:
     """
 
     model: str | None = None
+    scored: tuple[Scorer, Scored] | None = None
     stages: dict[Stage, float] = field(default_factory=dict)
     n_records: int | None = None
     n_flagged: int = 0
@@ -113,19 +115,22 @@ def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, c
     _expect_json(request)
     query = parse_query(request.query)
     marks = [clock()]
-    decision = _decided(scorer, query.intent)
+    intent = scorer.decider.intent if query.intent == Intent() else query.intent
+    decision = _decided(scorer, intent)
     marks.append(clock())
     batch = _decoded(scorer, request.body, max_records)
     if query.strict and batch.errors:
         _refuse_records(request.body, batch)
     marks.append(clock())
-    scored = scorer.score(batch, decision) if query.intent.fdr is None else scorer.discover(batch, query.intent.fdr)
+    scored = scorer.discover(batch, intent.fdr) if intent.fdr is not None else scorer.score(batch, decision)
     marks.append(clock())
     found = results(scorer, scored, query.explain)
     marks.append(clock())
-    body = msgspec.json.encode(ScoreAnswer(model_of(scorer), decision_answer(scored.decision), found))
+    state = live.watches.verdict(scorer).state
+    decided = decision_answer(scorer, scored.decision, set(scored.segments.tolist()), state)
+    body = msgspec.json.encode(ScoreAnswer(model_of(scorer), decided, found))
     marks.append(clock())
-    _count(tally, scorer.schema, scored, marks)
+    _count(tally, scorer, scored, marks)
     return Answer(200, {"content-type": JSON}, body)
 
 
@@ -207,14 +212,15 @@ def _kind_of(error: NelboError) -> Kind:
     return OF_ERROR[type(error)]
 
 
-def _count(tally: Tally, schema: Schema, scored: Scored, marks: list[float]) -> None:
+def _count(tally: Tally, scorer: Scorer, scored: Scored, marks: list[float]) -> None:
     stages: tuple[Stage, ...] = ("decide", "decode", "infer", "explain", "encode")
     tally.stages = {stage: after - before for stage, before, after in zip(stages, marks, marks[1:], strict=False)}
+    tally.scored = (scorer, scored)
     tally.n_records = scored.batch.n_records
     tally.n_flagged = int(np.count_nonzero(scored.flagged))
     tally.errors = tuple(reason_of(error) for error in scored.batch.errors)
     tally.p_values = scored.p_values["score"]
-    tally.n_missing, tally.n_unseen = _by_field(schema, scored.missing), _by_field(schema, scored.unseen)
+    tally.n_missing, tally.n_unseen = _by_field(scorer.schema, scored.missing), _by_field(scorer.schema, scored.unseen)
 
 
 def _by_field(schema: Schema, where: NDArray[np.bool_]) -> dict[str, int]:

@@ -54,6 +54,8 @@ class Service:
         else:
             found, tally = work()
         self.metrics.count(tally)
+        if tally.scored is not None:
+            self.live.watches.add(*tally.scored)
         return found
 
     @asynccontextmanager

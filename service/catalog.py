@@ -4,8 +4,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from nelbo.results import Model, model_of
+from nelbo.judgement import MIN_RECORDS
+from nelbo.results import Model, SegmentAnswer, model_of, segment_answers
 from nelbo.scoring import Scorer
+from nelbo.verdict import State as DriftState
+from nelbo.verdict import Verdict
 from service.answer import find_scorer
 from service.live import Live, ModelState
 
@@ -29,7 +32,7 @@ class Models(msgspec.Struct, frozen=True):
 
 
 class CalibrationSummary(msgspec.Struct, frozen=True):
-    """The rate that holds where a request names none, and what backs it."""
+    """What holds where a request names nothing, and what backs it."""
 
     created: str
     rate: float
@@ -37,6 +40,32 @@ class CalibrationSummary(msgspec.Struct, frozen=True):
     rate_low: float
     rate_high: float
     n_calibration: int
+    confidence: float | None
+    fdr: float | None  # holds instead of the rate
+    segment_field: str | None  # whose categories are judged apart
+    segments: list[SegmentAnswer] | None  # those of them that have enough calibration records of their own
+
+
+class DriftOfField(msgspec.Struct, frozen=True):
+    """How far one field's values are from those of the fit."""
+
+    field: str
+    psi: float
+    js: float
+    p_value: float
+    missing: float
+    unseen: float
+    changes: tuple[str, ...]
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """What the last judgement of the records that came in says."""
+
+    state: DriftState
+    reason: str
+    next_command: str | None
+    n_records: int  # that it was about
+    fields: list[DriftOfField]  # none before the first judgement
 
 
 class ModelDescription(msgspec.Struct, frozen=True):
@@ -49,7 +78,7 @@ class ModelDescription(msgspec.Struct, frozen=True):
     calibration: CalibrationSummary
     metrics: dict[str, Any]
     card: str
-    drift: str | None
+    drift: Drift
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -95,8 +124,15 @@ def describe(live: Live, name: str) -> ModelDescription:
         calibration=_calibration(scorer),
         metrics=bundle.manifest.metrics,
         card=bundle.card,
-        drift=None,
+        drift=_drift(live.watches.refresh(scorer)),
     )
+
+
+def _drift(verdict: Verdict) -> Drift:
+    judgement = verdict.judgement
+    judged = judgement.fields if judgement.n_records >= MIN_RECORDS else ()
+    fields = [DriftOfField(f.field, f.psi, f.js, f.p_value, f.missing, f.unseen, f.changes) for f in judged]
+    return Drift(verdict.state, verdict.reason, verdict.next_command, judgement.n_records, fields)
 
 
 def example_record(scorer: Scorer) -> dict[str, Any]:
@@ -105,14 +141,18 @@ def example_record(scorer: Scorer) -> dict[str, Any]:
 
 
 def _calibration(scorer: Scorer) -> CalibrationSummary:
-    decision = scorer.decider.decide()
+    calibration, decision = scorer.bundle.calibration, scorer.decider.decide()
     return CalibrationSummary(
-        created=scorer.bundle.calibration.created,
+        created=calibration.created,
         rate=decision.rate,
         effective_rate=decision.effective_rate,
         rate_low=decision.rate_low,
         rate_high=decision.rate_high,
         n_calibration=decision.n_calibration,
+        confidence=decision.confidence,
+        fdr=calibration.fdr,
+        segment_field=None if calibration.segments is None else calibration.segments.field,
+        segments=segment_answers(calibration.segments, decision, decision.segments),
     )
 
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from nelbo.bundle import read_bundle
 from nelbo.errors import BundleError, NelboError
 from nelbo.results import results
 from nelbo.scoring import Scorer
 from nelbo.store import Store
 from service import logs
+from service.watches import Watches
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,15 @@ class Live:
     Args:
         store: where the bundles are.
         clock: seconds since 1970.
+
+    Attributes:
+        watches: over the records of the models that answer.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.store = store
         self._clock = clock
+        self.watches = Watches(clock)
         self._states: dict[str, ModelState] = {}
         self._unlisted: str | None = f"the models in {store.root} are not known yet"
 
@@ -135,5 +138,4 @@ def load_scorer(folder: Path, name: str) -> Scorer:
 def _warm_up(scorer: Scorer) -> None:
     """Runs what the first request would otherwise be the first to run."""
     scored = scorer.score(scorer.decoder.objects([scorer.bundle.golden[0].record]))
-    scorer.explain(scored, np.zeros(1, dtype=np.intp))
-    results(scorer, scored, "none")
+    results(scorer, scored, "all")

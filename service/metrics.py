@@ -24,6 +24,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from nelbo.judgement import MIN_RECORDS
+from nelbo.verdict import State
 from service.answer import Reason, Stage, Tally
 from service.live import Live
 from service.problems import KINDS
@@ -31,6 +33,7 @@ from service.problems import KINDS
 OUTCOMES = ("normal", "flagged", "invalid")
 STAGES: tuple[Stage, ...] = get_args(Stage)
 REASONS: tuple[Reason, ...] = get_args(Reason)
+STATES: tuple[State, ...] = get_args(State)  # in the order of their numbers
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # any other is counted as OTHER
 
 # Bounds of histograms. p-values: three a decade from 1e-6 to 1. Seconds: from the fastest stage to what no
@@ -200,6 +203,14 @@ class Metrics(Collector):
         loaded = GaugeMetricFamily(
             "nelbo_model_last_load_timestamp_seconds", "When a load last succeeded.", labels=["model"]
         )
+        drifting = GaugeMetricFamily(
+            "nelbo_drift_state", "0: records are as in the fit (fresh), 1: drifting, 2: stale.", labels=["model"]
+        )
+        drift = GaugeMetricFamily(
+            "nelbo_drift_statistic",
+            "How far a field's values are from those of the fit.",
+            labels=["model", "field", "statistic"],
+        )
         for name in self._live.names():
             state = self._live.state(name)
             if state is None:
@@ -214,8 +225,15 @@ class Metrics(Collector):
                 rate.add_metric([name], state.scorer.decider.decide().effective_rate)
                 for field, sketch in bundle.reference.fields.items():
                     missing.add_metric([name, field], sketch.missing / max(bundle.reference.n_records, 1))
+                verdict = self._live.watches.refresh(state.scorer)
+                drifting.add_metric([name], STATES.index(verdict.state))
+                # Of a few records, either is chance alone.
+                judged = verdict.judgement.n_records >= MIN_RECORDS
+                for of in verdict.judgement.fields:
+                    drift.add_metric([name, of.field, "psi"], of.psi if judged else 0.0)
+                    drift.add_metric([name, of.field, "js"], of.js if judged else 0.0)
         ready = GaugeMetricFamily("nelbo_ready", "1 where /healthz/ready says so.", float(not self._live.problems()))
-        yield from (age, info, rate, missing, success, loaded, ready)
+        yield from (age, info, rate, missing, success, loaded, drifting, drift, ready)
 
     def _of_requests(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(

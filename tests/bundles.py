@@ -16,6 +16,7 @@ from nelbo.calibration import (
     CalibrationFile,
     Combination,
     IncreasingMap,
+    Scores,
     StatisticName,
     fit_combination,
     raised,
@@ -24,6 +25,7 @@ from nelbo.drift import reference_of
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Graph, Scorer, combine, states, upward
+from nelbo.segments import Segments
 
 # Names with a slash, a blank and brackets, so that pointers have something to escape.
 PUMPS = Schema(
@@ -75,6 +77,8 @@ def write_tiny_bundle(
     n_calibration: int = 199,
     rate: float = 0.05,
     seed: int = 0,
+    segment: str | None = None,
+    **promised: Any,
 ) -> Path:
     """Writes a bundle for records of pumps, calibrated with the scorer that will serve it.
 
@@ -85,13 +89,15 @@ def write_tiny_bundle(
         n_calibration: how many records set p-values; 199 carry rates from 0.005 on.
         rate: the bundle's own false-alarm rate.
         seed: of the calibration records; another seed gives other thresholds.
+        segment: the field whose categories are judged apart.
+        promised: other members of calibration.json.
 
     Returns:
         The bundle's folder.
     """
     graph, decoder = pump_graph(), RecordDecoder(PUMPS, name)
     part_a, part_b = (decoder.objects(normal_records(n, s)) for n, s in ((400, seed + 1000), (n_calibration, seed)))
-    calibration = _calibrated(graph, part_a, part_b, rate)
+    calibration = _calibrated(graph, part_a, part_b, rate, segment, promised)
     manifest = Manifest(
         name=name,
         version=version,
@@ -144,7 +150,9 @@ def plain_combination(*, categorical: bool) -> Combination:
     )
 
 
-def _calibrated(graph: bytes, part_a: Batch, part_b: Batch, rate: float) -> CalibrationFile:
+def _calibrated(
+    graph: bytes, part_a: Batch, part_b: Batch, rate: float, segment: str | None, promised: dict[str, Any]
+) -> CalibrationFile:
     model = Graph(PUMPS, graph, "pumps")
     outputs, missing = model.run(part_a), states(PUMPS, part_a)[0]
     names = tuple(field.name for field in PUMPS.fields)
@@ -155,7 +163,26 @@ def _calibrated(graph: bytes, part_a: Batch, part_b: Batch, rate: float) -> Cali
     scores: dict[StatisticName, tuple[float, ...]] = {
         name: tuple(raised(upward(name, statistics[name])).tolist()) for name in STATISTICS
     }
-    return CalibrationFile(created="2026-03-02T08:15:00+00:00", rate=rate, combination=combination, scores=scores)
+    segments = None if segment is None else _segments(segment, part_b, statistics)
+    return CalibrationFile(
+        created="2026-03-02T08:15:00+00:00",
+        rate=rate,
+        combination=combination,
+        scores=scores,
+        segments=segments,
+        **promised,
+    )
+
+
+def _segments(segment: str, batch: Batch, statistics: dict[StatisticName, Scores]) -> Segments:
+    """Every category of a field without missing values; rare and unseen ones do not occur."""
+    (field,) = (field for field in PUMPS.codes if field.name == segment)
+    codes = batch.codes[:, PUMPS.codes.index(field)]
+    members = {
+        name: tuple(codes[np.argsort(upward(name, values), kind="stable")].tolist())
+        for name, values in statistics.items()
+    }
+    return Segments(field=segment, values=field.known, members=members)
 
 
 def pump_graph() -> bytes:

@@ -12,7 +12,9 @@ import pytest
 
 from nelbo.bundle import Bundle, read_bundle
 from nelbo.calibration import STATISTICS
+from nelbo.explanation import explain
 from nelbo.records import Batch
+from nelbo.results import Result, explained_alarms, results
 from nelbo.scoring import Scored, Scorer
 from nelbo.store import Store
 from tests.bundles import write_tiny_bundle
@@ -72,8 +74,30 @@ def test_everything_said_of_any_record_is_finite(scorer: Scorer, wild: Scored) -
         assert np.isfinite(wild.statistics[name]).all()
     assert np.isfinite(wild.contributions).all()
     assert np.isfinite(wild.outputs.expected_numbers).all()
-    explanation = scorer.explain(wild, np.arange(20))
+    explanation = explain(scorer, wild, np.arange(20))
     assert np.isfinite(explanation.attribution).all()
+
+
+def test_flagged_records_and_no_others_have_a_reason_that_names_what_is_missing_and_unseen(scorer: Scorer) -> None:
+    scored = scorer.score(wild_batch(scorer, 300))
+    for result in results(scorer, scored, "all"):
+        assert isinstance(result, Result)
+        assert (result.reason is not None) == result.flagged
+        assert result.repair is None or result.flagged
+        if result.reason is not None:
+            assert result.reason.isprintable()
+            causes = result.repair.changes if result.repair else {}
+            n_unseen = len([name for name in result.unseen if name not in causes])
+            assert result.reason.count(" is missing") == min(max(5 - n_unseen, 0), len(result.missing))
+            more = n_unseen + len(result.missing) - 5
+            assert (f"and {more} more" in result.reason) == (more > 0)
+
+
+def test_what_is_expected_lies_between_the_ends_of_its_interval(scorer: Scorer, wild: Scored) -> None:
+    for explained in explained_alarms(scorer, replace(wild, flagged=np.arange(len(wild.flagged)) < 50)).values():
+        for part in explained.contributions or ():
+            assert (part.low is None) == (part.high is None)
+            assert part.low is None or part.low <= part.expected <= part.high
 
 
 def test_contributions_and_kl_add_up_to_the_negative_elbo(wild: Scored) -> None:

@@ -55,7 +55,7 @@ def _lines(
         "Categories and spikes of fields (`schema.json`), scores of the calibration records (`calibration.json`), "
         "quantiles and counts of fields (`reference.json`), up to 16 whole records without their ids "
         "(`golden.ndjson`), which the service replays before it serves, and where there is a report, the oddest "
-        "values of 10 records with their ids (`report.json`, `report.html`)."
+        "values of at most 20 records with their ids (`report.json`, `report.html`)."
     )
     yield from _exemplars(manifest.metrics.get("n_exemplars", 0), int(data["n_fit"]))
 

@@ -8,10 +8,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from nelbo.errors import SchemaError, StoreError
 
 if TYPE_CHECKING:
+    from nelbo.bundle import Bundle
     from training.data import Label
     from training.pipeline import Outcome
 
@@ -26,6 +28,15 @@ Confidence = Annotated[float | None, typer.Option(help="Keep the true rate below
 MaxFalseAlarms = Annotated[float | None, typer.Option(help="Instead of a rate: so many false alarms a while.")]
 Per = Annotated[str | None, typer.Option(help="That while: hour, day or week.")]
 RecordsPerS = Annotated[float | None, typer.Option(help="The traffic that --max-false-alarms is meant for.")]
+Fdr = Annotated[
+    float | None, typer.Option(help="Where a request names nothing: the share of flagged records that may be normal.")
+]
+Segment = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD", help="Judge each category of this field by calibration records of its own."),
+]
+_N_SUSPECTS, _ID_WIDTH = 5, 16  # a line each under what was learnt; the report lists more
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -60,10 +71,19 @@ def fit(
     max_false_alarms: MaxFalseAlarms = None,
     per: Per = None,
     records_per_s: RecordsPerS = None,
+    fdr: Fdr = None,
+    segment: Segment = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and the fit.")] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to keep the fit's state in; if it exists, the fit goes on from there.")
+    ] = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that names records to leave out, a number a line. Name faults only: "
+            "without odd but normal records, p-values come out too small."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +93,12 @@ def fit(
     from training.pipeline import Request, run
 
     intent = intent_of(
-        rate=rate, confidence=confidence, max_false_alarms=max_false_alarms, per=per, records_per_s=records_per_s
+        rate=rate,
+        confidence=confidence,
+        max_false_alarms=max_false_alarms,
+        per=per,
+        records_per_s=records_per_s,
+        fdr=fdr,
     )
     request = Request(
         table=table,
@@ -83,9 +108,12 @@ def fit(
         label=label_of(label, normal),
         rate=intent.rate,
         confidence=intent.confidence,
+        fdr=intent.fdr,
+        segment=segment,
         config=Config() if config is None else read_config(config),
         seed=seed,
         checkpoint=checkpoint,
+        exclude=exclude,
     )
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"))
@@ -95,6 +123,7 @@ def fit(
             request,
             progress=lambda p: bar.update(task, total=p.steps, completed=p.step, loss=f"loss {p.loss:.3f} nats"),
             stage=lambda text: bar.update(task, description=text),
+            say=bar.console.print,
         )
     if as_json:
         typer.echo(json.dumps(_as_json(outcome)))
@@ -113,6 +142,8 @@ def calibrate(
     max_false_alarms: MaxFalseAlarms = None,
     per: Per = None,
     records_per_s: RecordsPerS = None,
+    fdr: Fdr = None,
+    segment: Segment = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate a bundle anew on normal records that it has not seen, without fitting it again."""
@@ -123,11 +154,26 @@ def calibrate(
     from training.pipeline import recalibrate
 
     intent = intent_of(
-        rate=rate, confidence=confidence, max_false_alarms=max_false_alarms, per=per, records_per_s=records_per_s
+        rate=rate,
+        confidence=confidence,
+        max_false_alarms=max_false_alarms,
+        per=per,
+        records_per_s=records_per_s,
+        fdr=fdr,
     )
     folder = find_bundle(bundle, models)
     normal_of = label_of(label, normal)
-    target = recalibrate(read_bundle(folder), table, normal_of, intent.rate, folder.parent.parent, intent.confidence)
+    target = recalibrate(
+        read_bundle(folder),
+        table,
+        normal_of,
+        intent.rate,
+        folder.parent.parent,
+        intent.confidence,
+        fdr=intent.fdr,
+        segment=segment,
+        say=lambda text: typer.echo(text, err=True),
+    )
     new = read_bundle(target)
     before = Decider(read_bundle(folder).calibration).decide()
     decision = Decider(new.calibration).decide()
@@ -142,6 +188,8 @@ def calibrate(
                     "rate": decision.rate,
                     "effective_rate": decision.effective_rate,
                     "confidence": decision.confidence,
+                    "fdr": new.calibration.fdr,
+                    "segments": _segments_as_json(new),
                 }
             )
         )
@@ -151,6 +199,8 @@ def calibrate(
     )
     typer.echo(f"true rate with 90 %: {decision.rate_low:.3%} to {decision.rate_high:.3%}")
     typer.echo(f"threshold: {before.thresholds['score']:.6g} → {decision.thresholds['score']:.6g}")
+    if new.calibration.segments is not None:
+        typer.echo(f"segments: {_segments_in_words(new)}")
     typer.echo(f"bundle: {target}; it is live: a running service takes it at its next start")
 
 
@@ -205,6 +255,8 @@ def label_of(label: str | None, normal: str | None) -> "Label | None":
 
 
 def _as_json(outcome: "Outcome") -> dict[str, Any]:
+    import msgspec
+
     bundle = outcome.bundle
     return {
         "model": bundle.name,
@@ -213,13 +265,48 @@ def _as_json(outcome: "Outcome") -> dict[str, Any]:
         "data": bundle.manifest.data,
         "rate": bundle.calibration.rate,
         "n_calibration": bundle.calibration.n,
+        "fdr": bundle.calibration.fdr,
+        "segments": _segments_as_json(bundle),
         "fields": [field.name for field in bundle.schema.fields],
         "warnings": list(outcome.data.warnings),
         "metrics": bundle.manifest.metrics,
         "report": str(outcome.folder / "report.html"),
         "verdict": outcome.facts.headline,
+        "suspects": msgspec.to_builtins(outcome.facts.suspects.listed),
         "beside_others": outcome.facts.comparison.sentence if outcome.facts.comparison else None,
     }
+
+
+def _segments_as_json(bundle: "Bundle") -> dict[str, Any] | None:
+    from nelbo.decision import Decider
+
+    segments = bundle.calibration.segments
+    if segments is None:
+        return None
+    decider = Decider(bundle.calibration)
+    own = decider.decide().segments
+    return {
+        "field": segments.field,
+        "values": [
+            {"segment": value, "n_calibration": n, "own": number in own}
+            for number, (value, n) in enumerate(zip(segments.values, decider.n_of_segments, strict=True))
+        ],
+    }
+
+
+def _segments_in_words(bundle: "Bundle") -> str:
+    """Which categories are judged apart at the bundle's own rate, and what the others lack."""
+    from nelbo.decision import Decider, needed
+
+    calibration, found = bundle.calibration, _segments_as_json(bundle) or {"field": "", "values": []}
+    few = [f"{value['segment']} ({value['n_calibration']})" for value in found["values"] if not value["own"]]
+    n_own, n_all = len(found["values"]) - len(few), len(Decider(calibration).n_of_segments)
+    text = f"{n_own} of {n_all} of '{found['field']}' are judged by records of their own"
+    if not few:
+        return text
+    more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+    at_least = needed(calibration.rate, calibration.confidence)
+    return f"{text}; with less than {at_least} records, by all: {', '.join(few[:5])}{more}"
 
 
 def _print(outcome: "Outcome", models: Path) -> None:
@@ -230,6 +317,30 @@ def _print(outcome: "Outcome", models: Path) -> None:
     for row in _rows(outcome, models):
         table.add_row(*row)
     console.print(table)
+    _print_suspects(outcome, console)
+
+
+def _print_suspects(outcome: "Outcome", console: Console) -> None:
+    """The first few, a line each that begins with the number, so that it can be copied into a file for --exclude."""
+    from training.charts import cut
+    from training.report import who
+
+    listed = outcome.facts.suspects.listed
+    some = listed[:_N_SUSPECTS]
+    cells = [("record", "id", "p-value", "why")]
+    cells += [(str(record.record), who(record), f"{record.p_value:.4g}", record.reason) for record in some]
+    n_record, n_id, n_p_value = (max(len(row[at]) for row in cells) for at in range(3))
+    n_id = 0 if listed[0].id is None else min(n_id, _ID_WIDTH) + 2
+    n_judged = outcome.facts.suspects.n_judged
+    title = f"training records to look at: the oddest of {n_judged} by an Isolation Forest"
+    console.print(Text(f"\n{title}", style="bold"))
+    for record, id_, p_value, reason in cells:
+        # Text, not markup: ids, names and values come from the table.
+        name = f"{cut(id_, _ID_WIDTH):<{n_id}}"[:n_id]
+        line = f"{record:>{n_record}}  {name}{p_value:>{n_p_value}}  {reason}"
+        console.print(Text(line), no_wrap=True, overflow="ellipsis")
+    where = f"the first {len(listed)} are" if len(listed) > len(some) else "they are"
+    console.print(f"{where} in the report; --exclude FILE fits without those that you name")
 
 
 def _rows(outcome: "Outcome", models: Path) -> list[tuple[str, str]]:
@@ -251,6 +362,8 @@ def _rows(outcome: "Outcome", models: Path) -> list[tuple[str, str]]:
         ),
         ("smallest rate", f"{smallest_rate(decision.n_calibration):.3%} with these calibration records"),
     ]
+    if bundle.calibration.segments is not None:
+        rows.append(("segments", _segments_in_words(bundle)))
     if outcome.evaluation is not None:
         score = outcome.evaluation["statistics"]["score"]
         rows.append(

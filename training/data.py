@@ -17,6 +17,7 @@ from nelbo.schema import Column, Schema, read_schema
 from nelbo.tables import Labels, Table, count_records, open_table, read_batches, read_columns
 from nelbo.tables import labels as labels_in
 from training.calibrate import DEFAULT_RATE, chosen_rate, whole
+from training.exclusion import Exclusion
 from training.split import Rows, Split, sizes, split
 
 MIN_RECORDS = 20  # a fit, two calibration sets and quartiles need some; chosen
@@ -34,10 +35,11 @@ class Data:
         source: its path.
         digest: SHA-256 of its bytes.
         schema: with categories, spikes and steps from the records to fit on.
-        normal: the normal records.
+        normal: the normal records, without those that a person excluded.
         split: row numbers into `normal`.
         anomalies: labelled records that are not normal; none without a label.
         warnings: what a person should know of the table.
+        excluded: records that a person took out of the normal ones; None where nobody did.
     """
 
     source: Path
@@ -47,6 +49,7 @@ class Data:
     split: Split
     anomalies: Batch
     warnings: tuple[str, ...]
+    excluded: Exclusion | None = None
 
     def part(self, rows: Rows) -> Batch:
         """Some of the normal records."""
@@ -73,16 +76,17 @@ def load(
     rate: float | None,
     seed: int,
     confidence: float | None = None,
+    excluded: Exclusion | None = None,
 ) -> Data:
     """Reads a table for a fit.
 
     Raises:
-        TableError: it cannot be read, or not be fitted; one sentence says why.
+        TableError: it cannot be read, or not be fitted, or does not hold what is excluded; one sentence says why.
         SchemaError: the schema, or the label, does not fit it.
         CalibrationError: its records do not carry an explicit rate.
     """
     table = open_table(path)
-    labels = _labels(table, label)
+    labels = _without_excluded(_labels(table, label), excluded)
     most = max(MIN_RECORDS, MOST_CELLS // len(table.columns))
     rows, n_normal = _sample(np.flatnonzero(labels.is_normal), most, seed)
     others, n_others = _sample(np.flatnonzero(labels.is_anomaly), most // 10, seed)
@@ -104,7 +108,8 @@ def load(
         normal=take(both, np.searchsorted(both.index, rows)),
         split=parts,
         anomalies=take(both, np.searchsorted(both.index, others)),
-        warnings=(*sampled, *_warnings(normal_columns, schema, rate, len(rows))),
+        warnings=(*_left_out(excluded), *sampled, *_warnings(normal_columns, schema, rate, len(rows))),
+        excluded=excluded,
     )
 
 
@@ -201,6 +206,16 @@ def _informative(labels: Labels, label: Label, path: Path) -> Labels:
     return labels
 
 
+def _without_excluded(labels: Labels, excluded: Exclusion | None) -> Labels:
+    """Records that a person excluded are neither normal nor anomalies."""
+    if excluded is None:
+        return labels
+    excluded.check(labels.is_normal)
+    is_normal = labels.is_normal.copy()
+    is_normal[excluded.records] = False
+    return replace(labels, is_normal=is_normal)
+
+
 def _without(columns: pa.Table, label: Label | None) -> pa.Table:
     """The columns to infer a schema from: a label must not be mistaken for a constant, or a field's twin."""
     return columns if label is None else columns.drop_columns([label.column])
@@ -261,6 +276,16 @@ def refuse_unfit(path: Path, schema: Schema, is_inferred: bool, n: int) -> None:
     if not schema.fields:
         why = "; ".join(f"'{c.name}': {c.note or c.role}" for c in schema.columns)
         raise TableError(f"{path}: no column is left to score ({why})")
+
+
+def _left_out(excluded: Exclusion | None) -> Iterator[str]:
+    if excluded:
+        n = len(excluded)
+        what = "record is" if n == 1 else "records are"
+        yield (
+            f"{n} {what} left out, as {excluded.source.name} says; if any was normal, "
+            "there will be more false alarms than the rate says"
+        )
 
 
 def _warnings(columns: pa.Table, schema: Schema, rate: float | None, n: int) -> Iterator[str]:

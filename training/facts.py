@@ -1,7 +1,7 @@
 """`report.json`: every number that the report of a fit shows, so that it can be checked, compared and drawn anew.
 
 Curves are binned and numbers cut to a few digits: the file stays small enough to travel in every bundle.
-Where a record's values stand here, they stand in `oddest` alone.
+Where a record's values stand here, they stand in the reasons of `suspects` alone.
 """
 
 from typing import Any, Literal
@@ -230,44 +230,40 @@ class MapFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anomalies: list[tuple[float, float, float]]
 
 
-class OddField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One field of an odd record: its value, what the others let expect, how the score falls when it is hidden."""
-
-    field: str
-    value: Any
-    expected: Any
-    attribution: float
-    is_unseen: bool
-    is_missing: bool
-
-
-class OddRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A record of the fit that the model finds odd.
+class Suspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A training record that a person should look at.
 
     Attributes:
-        record: position in the table, from 0.
+        record: position in the table, from 0; what `--exclude` names it by.
         id: as the table has it.
-        fields: up to three, the largest attribution first.
-        reason: in words, where the scorer gives one.
+        score: the bundle's, without the record's own part in the model; the list has another order.
+        p_value: of that score.
+        reason: one sentence on that score, with values of the record.
     """
 
     record: int
     id: Any
     score: float
-    fields: list[OddField]
-    reason: str | None
+    p_value: float
+    reason: str
+
+
+class SuspectFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Training records to look at.
+
+    Attributes:
+        n_judged: normal records, those of the calibration sets included.
+        listed: those that an Isolation Forest finds oddest, the oddest first.
+    """
+
+    n_judged: int
+    listed: list[Suspect]
 
 
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All of them.
+    """All of them."""
 
-    Attributes:
-        n_looked_at: records of the fit that were scored, at most 100,000.
-        n_beyond: of these, beyond the threshold.
-        oddest: of these, the highest score first.
-    """
-
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     model: str
     version: str
     created: str
@@ -280,9 +276,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     check: CheckFacts | None
     skill: list[SkillFacts]
     map: MapFacts | None
-    n_looked_at: int
-    n_beyond: int
-    oddest: list[OddRecord]
+    suspects: SuspectFacts
 
     @property
     def label(self) -> str:

@@ -1,8 +1,8 @@
 """From a fit to the facts of its report, through the scorer that will serve."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from nelbo.calibration import STATISTICS, Calibration, Scores, StatisticName, n_flagged_allowed, raised
 from nelbo.decision import Decision, smallest_rate
-from nelbo.records import Batch, RecordDecoder
-from nelbo.results import Result, results
+from nelbo.records import Batch
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Graph, Scored, Scorer, states, upward
-from nelbo.tables import open_table, read_batches
 from training.baselines import MAX_FIT, baseline_scores
 from training.data import Data, take
 from training.evaluate import LatentUse
@@ -30,10 +28,9 @@ from training.facts import (
     FitFacts,
     Histogram,
     MapFacts,
-    OddField,
-    OddRecord,
     RateFacts,
     SkillFacts,
+    SuspectFacts,
 )
 from training.injection import inject
 from training.layout import Layout
@@ -45,11 +42,8 @@ _N_BINS = 40
 _N_LOSSES = 100
 _N_NOMINAL = 24
 _N_MAPPED, _N_MAPPED_ANOMALIES = 300, 150  # a page of dots; chosen
-_N_ODDEST, _N_ODD_FIELDS = 10, 3
 _MOST_SKILLS = 100  # fields; chosen
 _SKILL_RUNS = 40_000  # records through the graph, a second or two; chosen
-_MOST_SCORED = 100_000  # records of the fit that are looked through for odd ones: some seconds; chosen
-_CHUNK = 65_536  # records scored at once: a large table's contributions would take gigabytes
 _MIN_HALF = 20  # records of half a calibration set that say anything of a rate; chosen
 
 
@@ -64,6 +58,7 @@ class Fit:
         layout: of the records fitted on.
         losses: step and nats per record.
         latents: their use.
+        suspects: the most suspicious of the normal records.
         command: that fits it again.
         config: the TOML file of the command; None without one.
     """
@@ -74,6 +69,7 @@ class Fit:
     layout: Layout
     losses: Sequence[tuple[int, float]]
     latents: LatentUse
+    suspects: SuspectFacts
     command: str
     config: str | None
 
@@ -90,8 +86,6 @@ def facts_of(fit: Fit) -> Facts:
     fit_part, part_b = data.part(data.split.fit), data.part(data.split.b)
     anomalies, kinds, source = _anomalies(fit, fit_part, part_b)
     normal, odd = scorer.score(part_b), scorer.score(anomalies)
-    looked_at = take(fit_part, _spread(len(fit_part), _MOST_SCORED))
-    fit_scores = _scores(scorer, looked_at)
     decision = normal.decision
     comparison = _comparison(fit, fit_part, (normal, odd), kinds, source) if len(anomalies) else None
     part_facts = _data(data, fit_part, by_time=fit.by_time)
@@ -110,9 +104,7 @@ def facts_of(fit: Fit) -> Facts:
         check=check,
         skill=_skill(fit.graph, scorer, part_b),
         map=_map(normal, odd, np.random.default_rng([seed, 12])),
-        n_beyond=int((fit_scores > decision.thresholds["score"]).sum()),
-        n_looked_at=len(looked_at),
-        oddest=_oddest(fit, looked_at, fit_scores),
+        suspects=fit.suspects,
     )
 
 
@@ -395,60 +387,9 @@ def _map(normal: Scored, odd: Scored, rng: np.random.Generator) -> MapFacts | No
     return MapFacts(labels[0], labels[1], points(normal, _N_MAPPED), points(odd, _N_MAPPED_ANOMALIES))
 
 
-# --- the records that the model finds odd although it was fitted on them -------------------------------
-
-
-def _scores(scorer: Scorer, batch: Batch) -> Scores:
-    starts = range(0, len(batch), _CHUNK)
-    parts = (take(batch, np.arange(start, min(start + _CHUNK, len(batch)))) for start in starts)
-    return np.concatenate([scorer.score(part).statistics["score"] for part in parts])
-
-
-def _oddest(fit: Fit, looked_at: Batch, scores: Scores) -> list[OddRecord]:
-    rows = np.argsort(-scores, kind="stable")[:_N_ODDEST]
-    wanted = {int(looked_at.index[row]): rank for rank, row in enumerate(rows)}
-    found = {result.index: result for result in _read_again(fit, set(wanted)) if isinstance(result, Result)}
-    return [_odd(found[index]) for index in wanted]
-
-
-def _read_again(fit: Fit, wanted: set[int]) -> Iterator[Any]:
-    """Results of some records of the table, read once more: the split keeps neither ids nor rare values."""
-    scorer, decoder = fit.scorer, RecordDecoder(fit.data.schema)
-    last = max(wanted)
-    for batch in read_batches(open_table(fit.data.source), decoder, _CHUNK):
-        rows = np.flatnonzero(np.isin(batch.index, list(wanted)))
-        if rows.size:
-            values = {name: [column[row] for row in rows.tolist()] for name, column in batch.values.items()}
-            some = replace(take(batch, rows), ids=[batch.ids[row] for row in rows.tolist()], values=values)
-            yield from results(scorer, scorer.score(some), "all")
-        if batch.index.size and batch.index[-1] >= last:
-            break
-
-
-def _odd(result: Result) -> OddRecord:
-    contributions = (result.contributions or [])[:_N_ODD_FIELDS]
-    fields = [
-        OddField(
-            field=part.field,
-            value=_plain(part.value),
-            expected=_plain(part.expected),
-            attribution=_short(part.attribution or 0.0),
-            is_unseen=part.field in result.unseen,
-            is_missing=part.field in result.missing,
-        )
-        for part in contributions
-    ]
-    return OddRecord(result.index, result.id, _short(result.score.value, 5), fields, result.reason)
-
-
 def _spread(n: int, most: int) -> Rows:
     """Row numbers of at most so many of n records, evenly spread over them."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON holds and a page can show."""
-    return f"{value[:200]}…" if isinstance(value, str) and len(value) > 200 else value
 
 
 def _short(value: float, digits: int = 4) -> float:

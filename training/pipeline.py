@@ -15,7 +15,7 @@ import numpy as np
 
 from nelbo.bundle import Bundle, Golden, Manifest, check_name, new_version, read_bundle, sha256, write_bundle
 from nelbo.calibration import STATISTICS, CalibrationFile, Combination
-from nelbo.decision import Decider
+from nelbo.decision import capacity
 from nelbo.drift import Reference, reference_of
 from nelbo.evaluation import Evaluation, evaluate
 from nelbo.records import Batch
@@ -23,12 +23,13 @@ from nelbo.results import shown_value
 from nelbo.schema import Schema
 from nelbo.scoring import Graph, Scorer, combine, states
 from nelbo.store import Store
-from training.calibrate import calibrated, chosen_rate, combination_of, now
+from training.calibrate import calibrated, chosen_rate, combination_of, now, segment_field
 from training.card import model_card
 from training.compact import compact
 from training.config import Config
 from training.data import Data, Label, file_digest, load, read_normal
 from training.evaluate import LatentUse, latent_use, latents_in_use
+from training.exclusion import read_exclusion
 from training.export import OPSET, check_parity, export
 from training.facts import Facts, encode
 from training.fit import Checkpoint, Progress, fit
@@ -36,6 +37,7 @@ from training.layout import lay_out
 from training.measuring import Fit, facts_of
 from training.report import FACTS, PAGE, page
 from training.settle import settle
+from training.suspects import Judged, judge, suspects
 
 _N_GOLDEN = 16  # chosen; enough to notice another graph, few enough to replay at every start
 _LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "torch")
@@ -55,9 +57,12 @@ class Request:
         label: which records are normal; None if all are.
         rate: false-alarm rate of the bundle; None for 1 %, or what the records carry.
         confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
+        fdr: false discovery rate to hold instead where a request names nothing; None for the rate.
+        segment: field of categories whose records are judged apart; None where all are judged by all.
         config: settings of the fit.
         seed: of the split and the fit.
         checkpoint: path to keep the fit's state in; None keeps none.
+        exclude: path of a list of records to leave out, as `training.exclusion` reads it; None leaves out none.
     """
 
     table: Path
@@ -67,9 +72,12 @@ class Request:
     label: Label | None = None
     rate: float | None = None
     confidence: float | None = None
+    fdr: float | None = None
+    segment: str | None = None
     config: Config = field(default_factory=Config)
     seed: int = 0
     checkpoint: Path | None = None
+    exclude: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ class Outcome:
         evaluation: against labels, where there are any.
         losses: (step, nats per record).
         facts: what the report shows.
+        judged: its normal records, by how suspicious they are.
     """
 
     folder: Path
@@ -93,25 +102,39 @@ class Outcome:
     evaluation: Evaluation | None
     losses: list[tuple[int, float]]
     facts: Facts
+    judged: Judged
 
 
 def run(
-    request: Request, progress: Callable[[Progress], None] = lambda _: None, stage: Stage = lambda _: None
+    request: Request,
+    progress: Callable[[Progress], None] = lambda _: None,
+    stage: Stage = lambda _: None,
+    say: Stage = lambda _: None,
 ) -> Outcome:
     """Fits a table and writes its bundle, which becomes the model's live version.
+
+    Args:
+        request: what to fit, and how.
+        progress: told of each step of the fit.
+        stage: told what is being done.
+        say: told what a person should know before the fit.
 
     Raises:
         NelboError: the table, the schema, the name or the rate is wrong; nothing is left behind.
     """
     check_name(request.name)
     stage("reading")
-    data = load(request.table, request.schema, request.label, request.rate, request.seed, request.confidence)
+    excluded = None if request.exclude is None else read_exclusion(request.exclude)
+    data = load(request.table, request.schema, request.label, request.rate, request.seed, request.confidence, excluded)
     fit_part, part_a, part_b = (data.part(rows) for rows in (data.split.fit, data.split.a, data.split.b))
+    if request.segment is not None:
+        segment_field(data.schema, request.segment)
+    say(capacity(len(part_b)))
     layout = lay_out(data.schema, fit_part)
     stage("fitting")
     fitted = fit(layout, fit_part, request.config, request.seed, progress, _checkpoint(request, data))
     fitted.vae.encoder, fitted.vae.decoder = compact(fitted.vae.encoder), compact(fitted.vae.decoder)
-    settle(fitted.vae, fit_part, part_a, request.config, request.seed)
+    chosen = settle(fitted.vae, fit_part, part_a, request.config, request.seed)
     if not fitted.vae.with_exemplars:
         in_use = latents_in_use(fitted.vae, fit_part, np.random.default_rng([request.seed, 3]))
         fitted.vae.take_expectation_along(in_use)
@@ -122,9 +145,8 @@ def run(
     graph = Graph(data.schema, onnx, "the exported graph")
     combination = combination_of(graph, part_a)
     rate = chosen_rate(request.rate, len(part_b), request.confidence)
-    calibration = calibrated(graph, combination, part_b, rate, request.confidence)
+    calibration = calibrated(graph, combination, part_b, rate, request.confidence, request.fdr, request.segment)
     latents = latent_use(fitted.vae, part_a, np.random.default_rng([request.seed, 2]))
-    evaluation = _evaluated(data, graph, calibration)
     manifest = Manifest(
         name=request.name,
         version=new_version(sha256(onnx)),
@@ -141,18 +163,21 @@ def run(
             "latents": latents.as_json(),
             "n_exemplars": fitted.vae.n_exemplars,
             "parity": parity.largest,
-            "evaluation": evaluation,
         },
     )
     reference = reference_of(data.schema, fit_part)
     stage("comparing")
     draft = Scorer(Bundle(manifest, data.schema, onnx, calibration, reference, golden=(), card=""))
+    evaluation = _evaluated(data, draft)
+    manifest = manifest.model_copy(update={"metrics": manifest.metrics | {"evaluation": evaluation}})
     as_toml = None if request.config == Config() else _toml(request.config)
-    facts = facts_of(Fit(draft, graph, data, layout, fitted.losses, latents, _command(request), as_toml))
+    judged = judge(draft.bundle, fitted.vae, data, chosen)
+    listed, command = suspects(judged, data), _command(request)
+    facts = facts_of(Fit(draft, graph, data, layout, fitted.losses, latents, listed, command, as_toml))
     stage("writing")
     report = {FACTS: encode(facts), PAGE: page(facts)}
     folder = _write(request.models, manifest, graph, onnx, calibration, reference, part_b, data.warnings, report)
-    return Outcome(folder, read_bundle(folder), data, latents, evaluation, fitted.losses, facts)
+    return Outcome(folder, read_bundle(folder), data, latents, evaluation, fitted.losses, facts, judged)
 
 
 def recalibrate(
@@ -162,6 +187,10 @@ def recalibrate(
     rate: float | None,
     models: Path,
     confidence: float | None = None,
+    *,
+    fdr: float | None = None,
+    segment: str | None = None,
+    say: Stage = lambda _: None,
 ) -> Path:
     """A new version of a bundle whose p-values come from the normal records of another table.
 
@@ -175,14 +204,22 @@ def recalibrate(
         rate: the new version's own; None for 1 %, or what the records carry.
         models: the store's folder.
         confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
+        fdr: false discovery rate to hold instead where a request names nothing; None for the rate.
+        segment: field of categories whose records are judged apart; None for the one that the bundle has, if any.
+        say: told what a person should know before.
 
     Returns:
         The new version's folder; it is the live one.
     """
     batch = read_normal(table, bundle.schema, label)
+    say(capacity(len(batch)))
     graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
     rate = chosen_rate(rate, len(batch), confidence)
-    calibration = calibrated(graph, bundle.calibration.combination, batch, rate, confidence)
+    before = bundle.calibration.segments
+    segment = before.field if segment is None and before is not None else segment
+    if segment is not None:
+        segment_field(bundle.schema, segment)
+    calibration = calibrated(graph, bundle.calibration.combination, batch, rate, confidence, fdr, segment)
     provenance = {
         "n_calibration_b": len(batch),
         "calibration_source": table.name,
@@ -260,22 +297,22 @@ def record_of(schema: Schema, batch: Batch, row: int) -> dict[str, Any]:
     return record
 
 
-def _evaluated(data: Data, graph: Graph, calibration: CalibrationFile) -> Evaluation | None:
+def _evaluated(data: Data, scorer: Scorer) -> Evaluation | None:
     """How the labelled anomalies of the table stand out from calibration-b, through the scorer."""
     if len(data.anomalies) == 0:
         return None
-    parts = []
-    for batch in (data.part(data.split.b), data.anomalies):
-        missing, _ = states(data.schema, batch)
-        parts.append(combine(calibration.combination, graph.run(batch), missing)[0])
-    statistics = {name: np.concatenate([part[name] for part in parts]) for name in STATISTICS}
-    decider = Decider(calibration)
-    is_anomaly = np.arange(len(statistics["score"])) >= len(data.split.b)
-    return evaluate(statistics, decider, decider.decide(), is_anomaly)
+    parts = [scorer.score(batch, scorer.decider.decide()) for batch in (data.part(data.split.b), data.anomalies)]
+    statistics = {name: np.concatenate([part.statistics[name] for part in parts]) for name in STATISTICS}
+    segments = np.concatenate([part.segments for part in parts])
+    is_anomaly = np.arange(len(segments)) >= len(data.split.b)
+    return evaluate(statistics, parts[0].decision, segments, is_anomaly)
 
 
 def _provenance(data: Data) -> dict[str, str | int]:
-    return {
+    excluded: dict[str, str | int] = {}
+    if data.excluded is not None:
+        excluded = {"n_excluded": len(data.excluded), "exclusion_digest": data.excluded.digest}
+    return excluded | {
         "source": data.source.name,
         "digest": data.digest,
         "n_normal": len(data.normal),
@@ -290,6 +327,8 @@ def _checkpoint(request: Request, data: Data) -> Checkpoint | None:
     if request.checkpoint is None:
         return None
     shape = f"{data.digest} {data.schema.digest} {request.config.model_dump_json()} {request.seed}"
+    if data.excluded is not None:
+        shape += f" {data.excluded.digest}"
     return Checkpoint(request.checkpoint, hashlib.sha256(shape.encode()).hexdigest())
 
 
@@ -304,6 +343,12 @@ def _command(request: Request) -> str:
         words += ["--rate", repr(request.rate)]
     if request.confidence is not None:
         words += ["--confidence", repr(request.confidence)]
+    if request.fdr is not None:
+        words += ["--fdr", repr(request.fdr)]
+    if request.segment is not None:
+        words += ["--segment", request.segment]
+    if request.exclude is not None:
+        words += ["--exclude", request.exclude.name]
     if request.config != Config():
         words += ["--config", "config.toml"]
     return shlex.join(words)

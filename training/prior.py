@@ -1,6 +1,7 @@
 """What a record is held against: p(z), the KL of a posterior to it, and the density of records themselves."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,20 @@ class StandardNormal(nn.Module):
     def kl(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         """KL(q(z | x) ‖ p) of each latent, (n, L), nats."""
         return kl_to_standard_normal(mean, log_variance)
+
+
+@dataclass(frozen=True)
+class Itself:
+    """Which exemplar each of n records is, so that it can be held against the others.
+
+    Attributes:
+        exemplar: shape (n,), its position.
+        share: shape (n,), what others have in its weight: of c records that it covers, (c − 1) / c. A record that is
+            there twice is still known by the other.
+    """
+
+    exemplar: Tensor
+    share: Tensor
 
 
 class Exemplars(nn.Module):
@@ -41,20 +56,22 @@ class Exemplars(nn.Module):
         self.register_buffer("variances", variances.float())
         self.register_buffer("log_weights", weights.float().log())
 
-    def kl(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+    def kl(self, mean: Tensor, log_variance: Tensor, itself: Itself | None = None) -> Tensor:
         """An upper bound of KL(q(z | x) ‖ p), (n, 1), nats: −log Σ_k w_k exp(−KL(q ‖ N(c_k, b_k I))).
+
+        With `itself`, of records that are exemplars, to the mixture as it would be without the record.
 
         Source: Hershey & Olsen, Approximating the KL divergence between Gaussian mixture models, ICASSP 2007. With it
         the ELBO stays a lower bound.
         """
         spread = log_variance.exp().sum(dim=1, keepdim=True)  # one of a record, or one for all
-        return self._surprise(mean, spread) - 0.5 * (mean.shape[1] + log_variance.sum(dim=1, keepdim=True))
+        return self._surprise(mean, spread, itself) - 0.5 * (mean.shape[1] + log_variance.sum(dim=1, keepdim=True))
 
-    def rarity(self, z: Tensor) -> Tensor:
-        """−log p(z), (n, 1), nats."""
-        return self._surprise(z, torch.zeros(1, 1)) + 0.5 * z.shape[1] * math.log(2 * math.pi)
+    def rarity(self, z: Tensor, itself: Itself | None = None) -> Tensor:
+        """−log p(z), (n, 1), nats; with `itself`, as `kl`."""
+        return self._surprise(z, torch.zeros(1, 1), itself) + 0.5 * z.shape[1] * math.log(2 * math.pi)
 
-    def _surprise(self, mean: Tensor, spread: Tensor) -> Tensor:
+    def _surprise(self, mean: Tensor, spread: Tensor, itself: Itself | None) -> Tensor:
         """−log Σ_k w_k b_k^(−L/2) exp(−(|mean − c_k|² + spread) / 2 b_k) over the k that matter, (n, 1).
 
         To leave the others out keeps the KL's bound a bound. Which matter, a rough measure tells: among those that it
@@ -69,10 +86,17 @@ class Exemplars(nn.Module):
         both = torch.cat([mean, mean.square().sum(dim=1, keepdim=True)], dim=1)
         factors = torch.cat([2 * slope * centres.T, -slope[None]])
         rough = both @ factors + (log_height - slope * (centres.square().sum(dim=1) + spread))
+        if itself is not None:
+            n_that_matter += 1
         nearest = rough.topk(min(n_that_matter, len(centres)), dim=1).indices
         distance = (mean[:, None] - self.centres[nearest].float()).square().sum(dim=2)
         log_mass = log_height[nearest] - (distance + spread) * slope[nearest]
-        return -torch.logsumexp(log_mass, dim=1, keepdim=True)
+        if itself is None:
+            return -torch.logsumexp(log_mass, dim=1, keepdim=True)
+        is_own = nearest == itself.exemplar[:, None]
+        log_mass = log_mass + torch.where(is_own, itself.share.log()[:, None], 0.0)
+        taken = self.log_weights[itself.exemplar].exp() * (1 - itself.share)  # the rest weighs 1 in sum again
+        return (-torch.logsumexp(log_mass, dim=1) + torch.log1p(-taken))[:, None]
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -89,20 +113,35 @@ _FLOOR = 0.01  # of a squared distance per latent: records that repeat have no d
 _FACTORS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0)
 
 
-def chosen_exemplars(means: Tensor, most: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Which encoded records cover the others, and how many of those each is the nearest to.
+@dataclass(frozen=True)
+class Chosen:
+    """Which records are exemplars.
+
+    Attributes:
+        records: shape (K,), their positions.
+        n_covered: shape (K,), of how many records each is the nearest, itself included.
+    """
+
+    records: Tensor
+    n_covered: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """Of each in the mixture, 1 in sum."""
+        return self.n_covered / self.n_covered.sum()
+
+
+def chosen_exemplars(means: Tensor, most: int, seed: int) -> Chosen:
+    """Which encoded records cover the others.
 
     Args:
         means: shape (n, L), posterior means.
         most: exemplars.
         seed: of the sample of a large table, and of the first exemplar.
-
-    Returns:
-        Positions, shape (K,), and weights, shape (K,), 1 in sum.
     """
     looked_at = torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))[:MOST_LOOKED_AT]
     chosen, counts = farthest_first(means[looked_at], most)
-    return looked_at[chosen], counts / counts.sum()
+    return Chosen(looked_at[chosen], counts)
 
 
 def mixture_around(centres: Tensor, weights: Tensor, variance: float, own: float) -> Exemplars:

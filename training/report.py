@@ -27,9 +27,8 @@ from training.facts import (
     Facts,
     Histogram,
     MapFacts,
-    OddField,
-    OddRecord,
     SkillFacts,
+    Suspect,
     parse,
 )
 from training.injection import KINDS
@@ -416,7 +415,6 @@ def _side_by_side(first: Facts, second: Facts) -> dict[str, list[Row]]:
             row("last loss, nats", *(f"{f.fit.losses[-1][1]:.3f}" for f in both)),
             row("latents in use", *(f"{f.fit.n_active} of {len(f.fit.kl)}" for f in both)),
             row("seed", *(f.fit.seed for f in both)),
-            row("records of the fit beyond the threshold", *(f"{f.n_beyond:,} of {f.n_looked_at:,}" for f in both)),
         ],
     }
 
@@ -483,10 +481,8 @@ def _render(template: str, **context: Any) -> bytes:
     environment.filters |= {
         "percent": percent,
         "number": _number,
-        "shown": _shown,
         "in_words": KINDS.__getitem__,
-        "reason": _reason,
-        "who": _who,
+        "who": who,
         "cut": cut,
     }
     return environment.get_template(template).render(**context).encode("utf-8", "replace")
@@ -511,15 +507,7 @@ def _shown(value: Any) -> str:
     return cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 80)
 
 
-def _reason(field: OddField) -> str:
-    """Why a field is odd, in a few words."""
-    if field.is_missing:
-        return f"missing, expected {_shown(field.expected)}"
-    unseen = " (never seen in training)" if field.is_unseen else ""
-    return f"{_shown(field.value)}{unseen}, expected {_shown(field.expected)}"
-
-
-def _who(record: OddRecord) -> str:
+def who(record: Suspect) -> str:
     """A record's name: its id, if the table has one."""
     if isinstance(record.id, dict):
         return ", ".join(f"{name} {_shown(value)}" for name, value in record.id.items())

@@ -1,13 +1,15 @@
 """What a fitted network still needs before it is a density: exemplars, and scales that hold for fresh records."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from nelbo.records import Batch
 from training.config import Config
 from training.layout import MIN_SCALE
-from training.prior import chosen_exemplars, mixture_around
-from training.vae import DEGREES, POSTERIOR_SCALE, VAE, columns_of
+from training.prior import Chosen, chosen_exemplars, mixture_around
+from training.vae import DEGREES, POSTERIOR_SCALE, VAE, columns_of, evenly
 
 _MOST_ENCODED = 100_000  # records, of which exemplars are chosen; chosen
 _MOST_DECODED = 10_000
@@ -19,7 +21,7 @@ _REACH = 1.0  # beyond the furthest fitted record: as far as the noise of the fi
 _N_ROUNDS = 30  # of the fixed point of a scale; it moves by less than a thousandth long before
 
 
-def settle(vae: VAE, fit_part: Batch, held_out: Batch, config: Config, seed: int) -> None:
+def settle(vae: VAE, fit_part: Batch, held_out: Batch, config: Config, seed: int) -> Chosen | None:
     """Gives a model with exemplars its prior and its scales; any other one has them from the fit.
 
     Every model gets what a missing value counts as in the residual.
@@ -30,18 +32,23 @@ def settle(vae: VAE, fit_part: Batch, held_out: Batch, config: Config, seed: int
         held_out: records that it was not fitted on: a network restores its own better than fresh ones.
         config: of the fit.
         seed: of the choice.
+
+    Returns:
+        Which records of `fit_part` are exemplars; None for a model without.
     """
+    chosen = None
     with torch.no_grad():
         if vae.with_exemplars:
             vae.reach = vae.encode(*vae.read(fit_part, _MOST_ENCODED))[0].abs().amax(dim=0) + _REACH
-            give_exemplars(vae, fit_part, config, seed)
+            chosen = give_exemplars(vae, fit_part, config, seed)
             scale = _scales(vae, fit_part, held_out, config.likelihood)
             vae.likelihood, vae.log_scale = config.likelihood, torch.nn.Parameter(scale.log())
         vae.typical_distance = _typical_distances(vae, held_out)
+    return chosen
 
 
 @torch.no_grad()
-def give_exemplars(vae: VAE, records: Batch, config: Config, seed: int) -> None:
+def give_exemplars(vae: VAE, records: Batch, config: Config, seed: int) -> Chosen:
     """Chooses exemplars among records, and makes of them the prior of latents and the surroundings of records.
 
     Args:
@@ -49,12 +56,18 @@ def give_exemplars(vae: VAE, records: Batch, config: Config, seed: int) -> None:
         records: of the table.
         config: of the fit.
         seed: of the choice.
+
+    Returns:
+        Which of them they are.
     """
     read = vae.read(records, _MOST_ENCODED)
     means = vae.encode(*read)[0]
-    chosen, weights = chosen_exemplars(means, config.n_exemplars, seed)
-    vae.prior = mixture_around(means[chosen], weights, POSTERIOR_SCALE**2, _OWN_OF_LATENTS)
-    vae.surroundings = mixture_around(vae.place(*read)[chosen], weights, 0.0, _OWN_OF_RECORDS)
+    chosen = chosen_exemplars(means, config.n_exemplars, seed)
+    centres, places = means[chosen.records], vae.place(*read)[chosen.records]
+    vae.prior = mixture_around(centres, chosen.weights, POSTERIOR_SCALE**2, _OWN_OF_LATENTS)
+    vae.surroundings = mixture_around(places, chosen.weights, 0.0, _OWN_OF_RECORDS)
+    encoded = torch.arange(len(records))[evenly(len(records), _MOST_ENCODED)]
+    return replace(chosen, records=encoded[chosen.records])
 
 
 def _typical_distances(vae: VAE, held_out: Batch) -> Tensor:

@@ -188,7 +188,7 @@ class VAE(nn.Module):
 
     def read(self, batch: Batch, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of about so many of a batch's records, evenly chosen: t (n, D), one_hot (n, K), observed (n, F)."""
-        rows = slice(None, None, max(1, len(batch) // most))
+        rows = evenly(len(batch), most)
         numbers, codes = torch.from_numpy(batch.numbers[rows]), torch.from_numpy(batch.codes[rows])
         return self.features(numbers), self.one_hot(codes), self.observed(numbers, codes).float()
 
@@ -321,6 +321,11 @@ class ScoreGraph(nn.Module):
         contributions = nll * shown
         evidence = vae.evidence(restored, t, one_hot, shown)
         return contributions, vae.prior.kl(mean, log_variance), evidence, *vae.expectations(restored), mean
+
+
+def evenly(n: int, most: int) -> slice:
+    """About so many of n records, spread over them."""
+    return slice(None, None, max(1, n // most))
 
 
 def columns_of(x: Tensor, positions: Tensor) -> Tensor:

@@ -10,14 +10,15 @@ from benchmarks.explanations import (
     CONTRIBUTION,
     DISTANCE,
     OURS,
+    Covered,
     Fitted,
     Named,
     OfMixed,
     OfTable,
     Pairs,
-    are_among,
+    band,
     can_be_wrong,
-    hidden_in_turn,
+    covered,
     main,
     measures,
     named,
@@ -25,17 +26,18 @@ from benchmarks.explanations import (
     ranks,
     relative_cost,
     twice_wrong,
-    until,
     verdict,
-    without,
 )
 from benchmarks.wrong_cells import KINDS, field_of
+from nelbo.bundle import read_bundle
 from nelbo.errors import TableError
+from nelbo.intervals import Interval
 from nelbo.scoring import Scorer
-from tests.bundles import PUMPS, normal_records, tiny_scorer
+from tests.bundles import PUMPS, normal_records, tiny_scorer, write_tiny_bundle
 from tests.fits import mixed_table, write_csv
 
 CALM = {"pressure": 5.0, "in/out [l/s]": 20.0, "rpm": 1500.0, "valve": "open", "heated": False}
+KEPT = Covered("x", n_distinct=100, commonest=0.01, n=1000, n_calibration=999, share=0.9, low=0.87, high=0.93)
 SPREAD = np.array([0.5, 2.0, 100.0])  # of pressure, flow and rpm
 
 
@@ -48,9 +50,9 @@ def positions(*names: str) -> list[int]:
     return [PUMPS.positions[name] for name in names]
 
 
-def fit_of(scorer: Scorer, folder: Path) -> Fitted:
-    table = pa.Table.from_pylist(normal_records(200))
-    return Fitted(scorer, [field_of(column, table) for column in PUMPS.fields], table, folder)
+def fit_of(scorer: Scorer, table: pa.Table | None = None) -> Fitted:
+    table = pa.Table.from_pylist(normal_records(200)) if table is None else table
+    return Fitted(scorer, [field_of(column, table) for column in PUMPS.fields], table)
 
 
 # --- how often the wrong field is named --------------------------------------------------------------
@@ -74,10 +76,10 @@ def test_a_missing_value_is_at_no_distance(scorer: Scorer) -> None:
     assert measures(scorer, scored, SPREAD)[DISTANCE][0, PUMPS.positions["rpm"]] == 0
 
 
-def test_shares_are_of_all_records_and_of_the_flagged_ones(scorer: Scorer, tmp_path: Path) -> None:
+def test_shares_are_of_all_records_and_of_the_flagged_ones(scorer: Scorer) -> None:
     """One record has a number far off; in the other nothing is wrong, so that another field than rpm looks so."""
     records = [CALM | {"rpm": 9e9}, CALM | {"pressure": 5.1}]
-    found = named(fit_of(scorer, tmp_path), pa.Table.from_pylist(records), ["rpm", "rpm"])
+    found = named(fit_of(scorer), pa.Table.from_pylist(records), ["rpm", "rpm"])
     assert (found.n, found.n_flagged) == (2, 1)
     assert found.top1[OURS] == 0.5
     assert found.top1_flagged == {OURS: 1.0, DISTANCE: 1.0, CONTRIBUTION: 1.0}
@@ -100,40 +102,58 @@ def test_a_copy_made_wrong_twice_differs_in_the_two_named_cells_alone() -> None:
         assert json.dumps(record) not in normal
 
 
-def test_hiding_makes_one_field_missing_and_leaves_the_batch_alone(scorer: Scorer) -> None:
-    batch = scorer.decoder.objects([CALM, CALM])
-    hidden = scorer.score(without(PUMPS, batch, np.array(positions("rpm", "valve"))))
-    assert np.argwhere(hidden.missing).tolist() == [[0, *positions("rpm")], [1, *positions("valve")]]
-    assert not scorer.score(batch).missing.any()
-
-
-def test_two_wrong_numbers_are_hidden_one_after_the_other(scorer: Scorer) -> None:
-    batch = scorer.decoder.objects([CALM | {"pressure": 40.0, "rpm": -9000.0}])
-    chosen, scores = hidden_in_turn(scorer, batch)
-    assert set(chosen[0, :2]) == set(positions("pressure", "rpm"))
-    assert chosen.shape == (1, 5)
-    assert sorted(chosen[0]) == list(range(5))  # each field once
-    calm = scorer.score(scorer.decoder.objects([CALM | {"pressure": None, "rpm": None}]))
-    assert scores[0, 2] == pytest.approx(calm.statistics["score"][0], rel=1e-5)
-
-
-def test_fields_count_as_hidden_until_the_score_is_low_enough() -> None:
-    scores = np.array([[9.0, 5.0, 1.0], [9.0, 1.0, 8.0], [9.0, 9.0, 9.0], [0.0, 9.0, 9.0]])
-    assert until(scores, 1.0).tolist() == [2, 1, 2, 0]
-
-
-def test_both_wrong_fields_must_be_among_those_hidden_so_far() -> None:
-    wrong, chosen = np.array([[1, 2]] * 4), np.array([[2, 1, 0], [2, 1, 0], [2, 0, 1], [0, 2, 1]])
-    assert are_among(wrong, chosen, np.array([2, 1, 2, 3])).tolist() == [True, False, False, True]
-
-
-def test_only_flagged_records_are_looked_at_for_pairs(scorer: Scorer, tmp_path: Path) -> None:
-    fit, both = fit_of(scorer, tmp_path), ("pressure", "rpm")
+def test_only_flagged_records_are_looked_at_for_pairs(scorer: Scorer) -> None:
+    fit, both = fit_of(scorer), ("pressure", "rpm")
     odd = CALM | {"pressure": 40.0, "rpm": -9000.0}
     found = pairs(fit, pa.Table.from_pylist([CALM, odd]), [both, both])
-    assert found is not None
-    assert (found.n_flagged, found.first_two, found.at_threshold, found.need_two) == (1, 1.0, 1.0, 1.0)
+    assert found == Pairs(n_flagged=1, found=1.0, exactly=1.0, n_causes=2.0, repaired=1.0)
     assert pairs(fit, pa.Table.from_pylist([CALM]), [both]) is None
+
+
+def test_a_cause_too_many_is_found_and_not_exactly(scorer: Scorer) -> None:
+    """Three wrong fields of which two are told."""
+    odd = CALM | {"pressure": 40.0, "rpm": -9000.0, "in/out [l/s]": 500.0}
+    found = pairs(fit_of(scorer), pa.Table.from_pylist([odd]), [("pressure", "rpm")])
+    assert found is not None
+    assert (found.found, found.exactly, found.n_causes) == (1.0, 0.0, 3.0)
+
+
+# --- intervals ---------------------------------------------------------------------------------------
+
+
+def test_a_value_within_what_is_shown_is_covered(tmp_path: Path) -> None:
+    """Flow at its centre and no pressure: without rpm the latent is 0, so 1500 is expected, 1480 to 1530 shown."""
+    rpm = Interval(n=(199,), least=0.0, greatest=3e3, centre=0.0, scale=1e9, low=(-20e-9,), high=(30e-9,))
+    scorer = Scorer(read_bundle(write_tiny_bundle(tmp_path, intervals={"rpm": rpm})))
+    records = [CALM | {"rpm": rpm} for rpm in (1479.0, 1480.0, 1500.0, 1530.0, 1531.0, None)]
+    (found,) = covered(fit_of(scorer, pa.Table.from_pylist(records)), pa.Table.from_pylist(records))
+    assert (found.field, found.n, found.share, found.n_calibration) == ("rpm", 5, 0.6, 199)
+    assert (found.n_distinct, found.commonest) == (5, 0.2)
+
+
+def test_band_of_few_values_is_wide_and_around_nine_of_ten() -> None:
+    (few, many) = band([199], 50), band([1999, 1999], 5000)
+    assert few[0] < many[0] < 0.9 < many[1] < few[1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("share", "n_distinct", "commonest", "is_kept"),
+    [
+        (0.90, 100, 0.01, True),
+        (0.86, 100, 0.01, False),
+        (0.96, 100, 0.01, False),  # too wide
+        (0.96, 20, 0.01, True),  # few values: at least
+        (0.96, 100, 0.95, True),  # one of them alone is more than the band: at least
+        (0.86, 20, 0.95, False),
+    ],
+)
+def test_interval_is_kept_within_its_band_or_above_where_that_cannot_be(
+    share: float, n_distinct: int, commonest: float, is_kept: bool
+) -> None:
+    assert replace(KEPT, share=share, n_distinct=n_distinct, commonest=commonest).is_kept is is_kept
+
+
+# --- cost --------------------------------------------------------------------------------------------
 
 
 def test_cost_is_relative_to_scoring_and_positive(scorer: Scorer) -> None:
@@ -144,15 +164,19 @@ def test_cost_is_relative_to_scoring_and_positive(scorer: Scorer) -> None:
 # --- what is asked for -------------------------------------------------------------------------------
 
 
-def outcome(table: str, top1: float, *, first_two: float = 0.9, cost: float = 1.0) -> OfTable:
+def outcome(table: str, top1: float, *, found: float = 0.9, cost: float = 1.0, n_kept: int = 20) -> OfTable:
     shares = {OURS: top1, DISTANCE: 0.5, CONTRIBUTION: 0.6}
-    two = Pairs(10, first_two, 0.5, 0.5, 0.9, 0.8, 2.0)
-    return OfTable(table, 0, 6, Named(100, 50, shares, shares, shares), two, cost)
+    intervals = [KEPT] * n_kept + [replace(KEPT, share=0.5)] * (20 - n_kept)
+    return OfTable(
+        table, 0, 6, Named(100, 50, shares, shares, shares), Pairs(10, found, 0.5, 2.2, 1.0), intervals, cost
+    )
 
 
-def mixed(unseen: float) -> OfMixed:
+def mixed(unseen: float, n_kept: int = 20) -> OfMixed:
     shares = {OURS: unseen, DISTANCE: 0.5, CONTRIBUTION: 0.6}
-    return OfMixed(0, 6, {"unseen category": Named(100, 0, shares, shares, {})}, 1.0)
+    few = replace(KEPT, n_distinct=3)
+    intervals = [few] * n_kept + [replace(few, share=0.5)] * (20 - n_kept)
+    return OfMixed(0, 6, {"unseen category": Named(100, 0, shares, shares, {})}, {}, intervals, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +186,10 @@ def mixed(unseen: float) -> OfMixed:
         ([outcome("a", 0.99), outcome("b", 0.84)], [], False),  # 0.915 in the mean
         ([*(outcome(name, 0.99) for name in "acde"), outcome("b", 0.74)], [], False),  # the worst
         ([outcome("a", 0.99)], [mixed(0.94)], False),
-        ([outcome("a", 0.99, first_two=0.79)], [], False),
+        ([outcome("a", 0.99, found=0.79)], [], False),
+        ([outcome("a", 0.99, n_kept=19)], [], True),
+        ([outcome("a", 0.99, n_kept=18)], [], False),
+        ([outcome("a", 0.99)], [mixed(0.95, n_kept=18)], False),
         ([outcome("a", 0.99, cost=1.31)], [], False),
         ([replace(outcome("a", 0.99), pairs=None)], [], True),  # nothing flagged: nothing to say of pairs
     ],

@@ -355,7 +355,7 @@ def test_calibration_survives_its_file() -> None:
             {"combination": {"categorical": [False]}},
             "combination: a map of the oddest category belongs to categorical fields, and to nothing else",
         ),
-        ({"format": 2}, "format: Input should be 3"),
+        ({"format": 2}, "format: Input should be 4"),
         ({"rate": "often"}, "rate: Input should be a valid number, unable to parse string as a number"),
     ],
 )

@@ -185,6 +185,36 @@ def test_score_takes_a_false_discovery_rate_over_the_whole_file(run: Run, models
     assert flagged[:2_000].all()
 
 
+def test_score_holds_a_false_discovery_rate_in_each_window_of_a_stream(run: Run, models: Path, tmp_path: Path) -> None:
+    """Alone among 50 normal records an odd one is not found; ten among 40 are."""
+    records = [odd_record(), *normal_records(49, 30), *[odd_record()] * 10, *normal_records(40, 31)]
+    path = ndjson(tmp_path / "stream.ndjson", records)
+    code, out, err = run("score", "pumps", path, "--models", models, "--fdr", 0.1, "--window", 50)
+    flagged = [json.loads(line)["flagged"] for line in out.splitlines()]
+    assert (code, sum(flagged[:50]), flagged[50:60]) == (0, 0, [True] * 10)
+    assert "flagged at a false discovery rate of 0.1 in each 50 records, 0 could not be scored" in err
+    code, _, err = run("score", "pumps", path, "--models", models, "--rate", 0.1, "--window", 50)
+    assert (code, err) == (2, "nelbo: window: expected it beside a false discovery rate, got none\n")
+
+
+def test_bundles_own_false_discovery_rate_holds_where_none_is_named(run: Run, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "models", fdr=0.1)
+    path = ndjson(tmp_path / "t.ndjson", [odd_record()] * 10 + normal_records(40))
+    target = tmp_path / "out.ndjson"
+    code, out, _ = run("score", "pumps", path, "--models", tmp_path / "models", "--json", "-o", target)
+    assert (code, json.loads(out)["decision"]["fdr"]) == (0, 0.1)
+    code, out, _ = run("score", "pumps", path, "--models", tmp_path / "models", "--json", "-o", target, "--rate", 0.1)
+    assert (json.loads(out)["decision"]["fdr"], json.loads(out)["decision"]["rate"]) == (None, 0.1)
+
+
+def test_score_names_the_segments_of_a_file(run: Run, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "models", segment="valve")
+    path = ndjson(tmp_path / "t.ndjson", normal_records(40))
+    target = tmp_path / "out.ndjson"
+    code, out, _ = run("score", "pumps", path, "--models", tmp_path / "models", "--json", "-o", target)
+    assert (code, [of["segment"] for of in json.loads(out)["decision"]["segments"]]) == (0, ["open", "shut"])
+
+
 def test_score_says_what_a_wish_came_to(run: Run, models: Path, tmp_path: Path) -> None:
     path, target = table(tmp_path, "csv"), tmp_path / "out.ndjson"
     wish = ("--max-false-alarms", 36, "--per", "hour", "--records-per-s", 0.1, "--confidence", 0.9)

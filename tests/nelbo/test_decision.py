@@ -1,26 +1,34 @@
-from math import inf
+from functools import reduce
+from math import exp, inf, log
 
 import numpy as np
 import pytest
-from scipy.stats import beta, false_discovery_control
+from scipy.stats import beta, norm
 
 from nelbo.calibration import STATISTICS, CalibrationFile
-from nelbo.decision import Decider, discovered, n_flagged_with, needed, rate_band, smallest_rate
+from nelbo.decision import Decider, n_flagged_with, needed, rate_band, smallest_rate
+from nelbo.discovery import added
 from nelbo.errors import CalibrationError
+from nelbo.extremes import Tail
+from nelbo.intent import Intent
+from nelbo.segments import Segments
 from tests.bundles import plain_combination
+
+
+def decider_file(n: int, rate: float = 0.05) -> CalibrationFile:
+    """A calibration whose scores are 1 … n for each statistic."""
+    scores = tuple(float(i) for i in range(1, n + 1))
+    return CalibrationFile(
+        created="2026-03-02T08:15:00+00:00",
+        rate=rate,
+        combination=plain_combination(categorical=False),
+        scores=dict.fromkeys(STATISTICS, scores),
+    )
 
 
 def decider(n: int, rate: float = 0.05) -> Decider:
     """A decider whose calibration scores are 1 … n for each statistic."""
-    scores = tuple(float(i) for i in range(1, n + 1))
-    return Decider(
-        CalibrationFile(
-            created="2026-03-02T08:15:00+00:00",
-            rate=rate,
-            combination=plain_combination(categorical=False),
-            scores=dict.fromkeys(STATISTICS, scores),
-        )
-    )
+    return Decider(decider_file(n, rate))
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 19), (5, 499), (1, 99), (100, 9_999), (49, 50)])
@@ -144,21 +152,6 @@ def test_bundles_own_confidence_goes_with_its_own_rate_alone() -> None:
 # --- a false discovery rate --------------------------------------------------------------------------
 
 
-def test_discoveries_are_those_of_benjamini_and_hochberg() -> None:
-    """1,000 random cases with ties, beside scipy's adjusted p-values; ranks are whole, so that both agree exactly."""
-    rng = np.random.default_rng(9)
-    for _ in range(1_000):
-        n, m = int(rng.integers(1, 200)), int(rng.integers(1, 60))
-        low = int(rng.integers(1, n + 2))
-        ranks = np.where(rng.random(m) < 0.5, rng.integers(1, low + 1, m), rng.integers(1, n + 2, m))
-        fdr = float(rng.choice([0.01, 0.05, 0.1, 0.29, 0.5, 0.9]))
-        k = discovered(np.bincount(ranks, minlength=n + 2), fdr)
-        adjusted = false_discovery_control(ranks / (n + 1), method="bh")
-        flagged, close = ranks <= k, np.abs(adjusted - fdr) < 1e-12
-        assert np.array_equal(flagged[~close], (adjusted <= fdr)[~close])
-        assert flagged[close].all()  # in exact arithmetic it is equal, and equal is allowed
-
-
 def test_of_no_records_none_is_discovered() -> None:
     found = decider(99)
     decision = found.discover(found.count_ranks(np.empty(0)), 0.1)
@@ -168,18 +161,131 @@ def test_of_no_records_none_is_discovered() -> None:
 def test_discoveries_of_parts_of_a_file_are_those_of_the_whole() -> None:
     rng, found = np.random.default_rng(10), decider(99)
     parts = [rng.normal(90, 20, 50) for _ in range(4)]
-    apart = sum((found.count_ranks(part) for part in parts), found.count_ranks(np.empty(0)))
+    apart = reduce(added, map(found.count_ranks, parts))
     assert found.discover(apart, 0.2) == found.discover(found.count_ranks(np.concatenate(parts)), 0.2)
 
 
-def test_share_of_normal_records_among_discoveries_is_the_rate_at_most() -> None:
-    """400 calibration sets, 30 odd records among 300; four standard errors above fail once in 31,000."""
-    rng, fdr, shares = np.random.default_rng(11), 0.2, []
-    for _ in range(400):
-        calibration = np.sort(rng.normal(size=999))
-        scores = np.concatenate([rng.normal(size=270), rng.normal(3.5, 1, 30)])
-        ranks = 1000 - np.searchsorted(calibration, scores, side="left")
-        flagged = ranks <= discovered(np.bincount(ranks, minlength=1001), fdr)
-        shares.append(flagged[:270].sum() / max(1, flagged.sum()))
-    assert np.mean(shares) <= fdr + 4 * np.std(shares) / 20
-    assert np.mean(shares) > fdr / 4  # and it does flag
+def test_bundles_own_intent_is_its_rate_or_its_false_discovery_rate() -> None:
+    assert decider(99, rate=0.05).intent == Intent(rate=0.05)
+    file = decider_file(99).model_copy(update={"fdr": 0.1})
+    assert Decider(file).intent == Intent(fdr=0.1)
+
+
+# --- beyond the calibration records ------------------------------------------------------------------
+
+
+def with_tail(p_value: float = 0.5) -> Decider:
+    """999 scores 1 … 999, whose last tenth is taken for an exponential tail of mean 100 above 899."""
+    tail = Tail(start=899.0, share=0.1, scale=100.0, shape=0.0, p_value=p_value, resampled=((80.0, 0.0), (125.0, 0.0)))
+    return Decider(decider_file(999).model_copy(update={"tails": dict.fromkeys(STATISTICS, tail)}))
+
+
+def test_rate_below_the_smallest_certified_one_is_extrapolated_and_says_so() -> None:
+    decision = with_tail().decide(0.0002)
+    # A share of 0.1 is above the start, and one of 0.0002 above start + scale · log(0.1 / 0.0002).
+    assert decision.thresholds["score"] == pytest.approx(899 + 100 * log(500))
+    assert (decision.rate, decision.mode) == (0.0002, "extrapolated")
+    assert decision.effective_rate == pytest.approx(0.0002)
+    assert decision.rate_low < 0.0002 < decision.rate_high
+
+
+def test_extrapolated_threshold_is_never_below_the_largest_calibration_score() -> None:
+    tail = Tail(start=899.0, share=0.1, scale=10.0, shape=0.0, p_value=0.5, resampled=((10.0, 0.0),))
+    decision = Decider(decider_file(999).model_copy(update={"tails": {"score": tail}})).decide(0.0005)
+    assert decision.thresholds["score"] == 999.0
+    assert decision.effective_rate == pytest.approx(0.1 * exp(-10))
+
+
+def test_statistic_without_a_tail_has_nothing_beyond_an_extrapolated_threshold() -> None:
+    tail = Tail(start=899.0, share=0.1, scale=10.0, shape=0.0, p_value=0.5, resampled=((10.0, 0.0),))
+    decision = Decider(decider_file(999).model_copy(update={"tails": {"score": tail}})).decide(0.0005)
+    assert (decision.thresholds["elbo"], decision.thresholds["reconstruction_error"]) == (inf, inf)
+
+
+def test_certified_rate_is_not_extrapolated() -> None:
+    assert with_tail().decide(0.001).mode == "certified"
+
+
+_LACKING = "needs at least {} calibration records, this bundle has 999; its smallest rate{} is {}"
+
+
+@pytest.mark.parametrize(
+    ("found", "rate", "confidence", "detail"),
+    [
+        (with_tail(), 0.00005, None, _LACKING.format(19999, "", "0.001") + ", and 0.0001 where it may be extrapolated"),
+        (with_tail(), 0.0005, 0.9, _LACKING.format(4605, " at confidence 0.9", "0.00231")),
+        (
+            with_tail(p_value=0.001),
+            0.0005,
+            None,
+            _LACKING.format(1999, "", "0.001")
+            + "; beyond it nothing is extrapolated, since the highest scores have no shape that one could rely on",
+        ),
+    ],
+)
+def test_extrapolation_is_refused_where_nothing_backs_it(
+    found: Decider, rate: float, confidence: float | None, detail: str
+) -> None:
+    with pytest.raises(CalibrationError) as info:
+        found.decide(rate, confidence)
+    assert str(info.value).endswith(detail)
+
+
+# --- segments ----------------------------------------------------------------------------------------
+
+
+def of_two_segments() -> Decider:
+    """Scores 1 … 999: the first 99 of segment 0, the others of segment 1, but for the last 20, which are of none."""
+    members = (*[0] * 99, *[1] * 880, *[-1] * 20)
+    segments = Segments(field="a", values=("x", "y"), members=dict.fromkeys(STATISTICS, members))
+    return Decider(decider_file(999).model_copy(update={"segments": segments}))
+
+
+def test_each_segment_has_the_threshold_of_its_own_records() -> None:
+    decision = of_two_segments().decide(0.01)
+    assert [decision.of(number).thresholds["score"] for number in (-1, 0, 1)] == [990.0, 99.0, 972.0]
+    assert [decision.of(number).n_calibration for number in (-1, 0, 1)] == [999, 99, 880]
+    assert decision.threshold("score", np.array([1, 0, -1])).tolist() == [972.0, 99.0, 990.0]
+
+
+def test_segment_of_too_few_records_is_judged_by_all() -> None:
+    decision = of_two_segments().decide(0.005)  # needs 199
+    assert list(decision.segments) == [1]
+    assert decision.of(0) is decision
+
+
+def test_record_beyond_its_segments_threshold_has_a_p_value_up_to_its_rate() -> None:
+    found = of_two_segments()
+    scores, numbers = np.array([99.0, 100.0, 972.0, 973.0]), np.array([0, 0, 1, 1])
+    assert found.p_values("score", scores, numbers).tolist() == [2 / 100, 1 / 100, 9 / 881, 8 / 881]
+
+
+def test_discoveries_hold_each_record_against_its_own_segment() -> None:
+    """p-values 1/100 of the first segment and 2/881 of the second; at a rate of 0.02 BH allows both of two."""
+    found = of_two_segments()
+    scores, numbers = np.array([100.0, 979.0]), np.array([0, 1])
+    decision = found.discover(found.count_ranks(scores, numbers), 0.02)
+    assert (scores > decision.threshold("score", numbers)).tolist() == [True, True]
+    decision = found.discover(found.count_ranks(scores, numbers), 0.009)
+    assert (scores > decision.threshold("score", numbers)).tolist() == [False, True]
+
+
+def test_rate_holds_in_each_segment_where_by_all_it_would_not() -> None:
+    """300 calibrations of a quiet and a wild segment; the bands of 4 standard errors fail once in 16,000 each."""
+    rng, n, k = np.random.default_rng(12), 199, 10
+    realised: dict[str, list[float]] = {"apart": [], "by all": []}
+    for _ in range(300):
+        quiet, wild = rng.normal(0, 1, n), rng.normal(0, 3, n)
+        scores = np.concatenate([quiet, wild])
+        order = np.argsort(scores)
+        members = tuple((order >= n).astype(int).tolist())
+        segments = Segments(field="a", values=("quiet", "wild"), members=dict.fromkeys(STATISTICS, members))
+        file = decider_file(2 * n).model_copy(
+            update={"segments": segments, "scores": dict.fromkeys(STATISTICS, tuple(scores[order].tolist()))}
+        )
+        decision = Decider(file).decide(0.05)
+        realised["apart"].append(float(norm.sf(decision.of(1).thresholds["score"] / 3)))
+        realised["by all"].append(float(norm.sf(decision.thresholds["score"] / 3)))
+    expected, deviation = k / (n + 1), (beta.var(k, n + 1 - k) / 300) ** 0.5
+    assert np.mean(realised["apart"]) == pytest.approx(expected, abs=4 * deviation)
+    assert np.mean(realised["by all"]) > 1.5 * expected

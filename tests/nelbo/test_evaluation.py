@@ -5,6 +5,7 @@ from nelbo.calibration import STATISTICS
 from nelbo.errors import TableError
 from nelbo.evaluation import evaluate, f1_at_k
 from nelbo.scoring import Scorer
+from nelbo.segments import ALL
 from tests.bundles import normal_records, odd_record, tiny_scorer
 
 
@@ -17,7 +18,7 @@ def test_quality_is_that_of_the_ranking_and_of_the_rate(scorer: Scorer) -> None:
     n = 40
     scored = scorer.score(scorer.decoder.objects([*normal_records(n, seed=4), odd_record(), odd_record(rpm=None)]))
     is_anomaly = np.arange(n + 2) >= n
-    found = evaluate(scored.statistics, scorer.decider, scored.decision, is_anomaly)
+    found = evaluate(scored.statistics, scored.decision, scored.segments, is_anomaly)
     assert (found["n"], found["n_anomalies"], found["rate"]) == (42, 2, 0.05)
     assert list(found["statistics"]) == list(STATISTICS)
     for name in STATISTICS:
@@ -29,7 +30,7 @@ def test_quality_is_that_of_the_ranking_and_of_the_rate(scorer: Scorer) -> None:
 
 def test_elbo_ranks_from_below(scorer: Scorer) -> None:
     statistics = dict.fromkeys(STATISTICS, np.array([-1.0, -2.0, -9.0]))
-    found = evaluate(statistics, scorer.decider, scorer.decider.decide(), np.array([False, False, True]))
+    found = evaluate(statistics, scorer.decider.decide(), np.full(3, ALL), np.array([False, False, True]))
     assert found["statistics"]["elbo"]["auroc"] == 1.0
     assert found["statistics"]["reconstruction_error"]["auroc"] == 0.0
 
@@ -38,7 +39,7 @@ def test_elbo_ranks_from_below(scorer: Scorer) -> None:
 def test_records_of_one_kind_cannot_be_evaluated(scorer: Scorer, label: bool, only: str) -> None:
     statistics = dict.fromkeys(STATISTICS, np.array([1.0, 2.0]))
     with pytest.raises(TableError) as info:
-        evaluate(statistics, scorer.decider, scorer.decider.decide(), np.array([label, label]))
+        evaluate(statistics, scorer.decider.decide(), np.full(2, ALL), np.array([label, label]))
     assert str(info.value) == f"an evaluation needs normal records and anomalies; all 2 records are {only}"
 
 

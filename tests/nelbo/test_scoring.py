@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nelbo.bundle import Bundle, read_bundle
-from nelbo.calibration import STATISTICS, IncreasingMap
+from nelbo.calibration import STATISTICS
 from nelbo.errors import BundleError
 from nelbo.scoring import CHUNK, Graph, Scorer
 from tests.bundles import PUMPS, normal_records, odd_record, pump_graph, tiny_scorer, write_tiny_bundle
@@ -72,18 +72,11 @@ def test_empty_batch_has_the_shapes_of_no_records(scorer: Scorer) -> None:
     assert scored.contributions.shape == (0, N_FIELDS)
     assert scored.outputs.expected_numbers.shape == (0, len(PUMPS.numbers))
     assert (scored.flagged.shape, scored.statistics["score"].shape) == ((0,), (0,))
-    assert scorer.explain(scored, np.empty(0, dtype=np.intp)).attribution.shape == (0, N_FIELDS)
 
 
 def test_everything_is_finite(scorer: Scorer) -> None:
     scored = scorer.score(scorer.decoder.objects(hard_records(50)))
-    explanation = scorer.explain(scored, np.arange(50))
-    for values in (
-        *scored.statistics.values(),
-        *scored.p_values.values(),
-        scored.contributions,
-        explanation.attribution,
-    ):
+    for values in (*scored.statistics.values(), *scored.p_values.values(), scored.contributions):
         assert np.isfinite(values).all()
 
 
@@ -137,75 +130,6 @@ def test_bundles_own_rate_decides_where_no_decision_is_given(scorer: Scorer) -> 
     scored = scorer.score(scorer.decoder.objects([odd_record()]))
     assert scored.decision.rate == scorer.bundle.calibration.rate
     assert scored.flagged.tolist() == [True]
-
-
-# --- explanations ------------------------------------------------------------------------------------
-
-
-def test_attribution_is_the_fall_of_the_score_without_the_field(scorer: Scorer) -> None:
-    record = odd_record()
-    scored = scorer.score(scorer.decoder.objects([*normal_records(2), record]))
-    explanation = scorer.explain(scored, np.array([2]))
-    assert explanation.attribution.shape == (1, N_FIELDS)
-    assert explanation.expected_numbers.shape == (1, N_FIELDS, len(PUMPS.numbers))
-    assert explanation.expected_codes.shape == (1, N_FIELDS, len(PUMPS.codes))
-    without = scorer.score(scorer.decoder.objects([record | {"pressure": None}]))
-    fall = scored.statistics["score"][2] - without.statistics["score"][0]  # the oddest category stays as odd
-    assert explanation.attribution[0, PUMPS.positions["pressure"]] == pytest.approx(fall, rel=1e-5)
-
-
-def test_surprise_of_the_oddest_category_counts_in_full_in_the_attribution(scorer: Scorer) -> None:
-    """The score's map of it holds a weight of an eighth: of its fall without the category, another 7 are added."""
-    combination = scorer.bundle.calibration.combination
-    plain = combination.model_copy(update={"oddest_category": IncreasingMap(x=(0.0,), y=(0.0,), slope=1e-12)})
-    scored = scorer.score(scorer.decoder.objects([odd_record(valve="ajar"), odd_record(valve=None)]))
-    whole, without = scored.statistics["score"]
-    rest, rest_without = plain.score(scored.contributions, scored.kl, scored.outputs.evidence)
-    of_category = (whole - rest) - (without - rest_without)
-    assert of_category > 0
-    attribution = scorer.explain(scored, np.array([0])).attribution[0, PUMPS.positions["valve"]]
-    assert attribution == pytest.approx(whole - without + 7 * of_category, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["pressure", "in/out [l/s]", "rpm"])
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_wrong_number_has_the_largest_attribution(scorer: Scorer, name: str, sign: int) -> None:
-    """Eight widths off, where the others lie at their centres: hidden, nothing odd is left."""
-    centres = {"pressure": (5.0, 0.5), "in/out [l/s]": (20.0, 2.0), "rpm": (1500.0, 100.0)}
-    record = {field: at + 8 * sign * width * (field == name) for field, (at, width) in centres.items()}
-    scored = scorer.score(scorer.decoder.objects([record | {"valve": "open", "heated": False}]))
-    attribution = scorer.explain(scored, np.array([0])).attribution[0]
-    assert attribution.argmax() == PUMPS.positions[name]
-
-
-def test_unseen_category_has_the_largest_attribution_beside_usual_numbers(scorer: Scorer) -> None:
-    record = {"pressure": 5.0, "in/out [l/s]": 20.0, "rpm": 1500.0, "valve": "ajar", "heated": False}
-    scored = scorer.score(scorer.decoder.objects([record]))
-    attribution = scorer.explain(scored, np.array([0])).attribution[0]
-    assert attribution.argmax() == PUMPS.positions["valve"]
-
-
-def test_explanation_of_a_record_is_the_same_beside_any_others(scorer: Scorer) -> None:
-    scored = scorer.score(scorer.decoder.objects(hard_records(20)))
-    together = scorer.explain(scored, np.array([3, 11, 7]))
-    alone = scorer.explain(scored, np.array([11]))
-    assert together.rows.tolist() == [3, 11, 7]
-    np.testing.assert_allclose(together.attribution[1], alone.attribution[0], rtol=1e-5, atol=1e-5)
-
-
-def test_expected_value_comes_from_the_other_fields(scorer: Scorer) -> None:
-    """Flow and rpm lie one width above their centres, so without pressure the latent is 2/3: (0 + 1 + 1) / 3."""
-    record = {"pressure": 99.0, "in/out [l/s]": 22.0, "rpm": 1600.0, "valve": "open", "heated": False}
-    scored = scorer.score(scorer.decoder.objects([record]))
-    explanation = scorer.explain(scored, np.array([0]))
-    of_pressure = explanation.expected_numbers[0, PUMPS.positions["pressure"], 0]
-    assert of_pressure == pytest.approx(5.0 + 0.5 * 2 / 3, rel=1e-6)
-
-
-def test_hiding_a_missing_field_changes_nothing(scorer: Scorer) -> None:
-    scored = scorer.score(scorer.decoder.objects([odd_record(rpm=None)]))
-    attribution = scorer.explain(scored, np.array([0])).attribution
-    assert attribution[0, PUMPS.positions["rpm"]] == pytest.approx(0.0, abs=1e-9)
 
 
 # --- what is refused ---------------------------------------------------------------------------------

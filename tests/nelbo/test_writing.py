@@ -10,7 +10,7 @@ import pytest
 
 from nelbo.bundle import Bundle, read_bundle
 from nelbo.errors import TableError
-from nelbo.results import results
+from nelbo.results import Result, results
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Scored, Scorer
 from nelbo.writing import rows_of, writer
@@ -20,7 +20,7 @@ RECORDS = [*normal_records(3, seed=2), odd_record(rpm="fast"), odd_record(rpm=No
 COLUMNS = [
     *("index", "serial", "flagged", "p_value", "score", "score_p_value", "elbo", "elbo_p_value"),
     *("reconstruction_error", "reconstruction_error_p_value", "kl", "top_field_1", "top_field_2", "top_field_3"),
-    *("missing", "unseen", "error"),
+    *("missing", "unseen", "reason", "error"),
 ]
 
 
@@ -85,9 +85,26 @@ def test_table_says_of_each_record_what_the_results_say(bundle: Bundle) -> None:
     assert (odd["index"], odd["serial"], odd["flagged"]) == (4, "P-odd", True)
     assert (odd["missing"], odd["unseen"], odd["error"]) == ("rpm", "valve", None)
     assert {odd["top_field_1"], odd["top_field_2"]} == {"pressure", "in/out [l/s]"}
+    (result,) = [result for result in results(scorer, scored) if result.index == 4]
+    assert isinstance(result, Result)
+    assert result.repair is not None
+    assert odd["reason"] == result.reason
+    assert odd["top_field_1"] == next(iter(result.repair.changes))
     assert odd["elbo"] == pytest.approx(-odd["reconstruction_error"] - odd["kl"], rel=1e-12)
     assert faulty["error"] == "record 3, field 'rpm': expected a number, got 'fast'"
     assert {name for name, value in faulty.items() if value is not None} == {"index", "error"}
+
+
+def test_table_gives_no_reason_of_a_record_that_is_not_flagged(bundle: Bundle) -> None:
+    _, second, *_ = rows_of(Scorer(bundle), scored_by(Scorer(bundle))).to_pylist()
+    assert (second["flagged"], second["reason"]) == (False, None)
+
+
+def test_table_names_the_fields_that_explain_an_alarm_before_others(bundle: Bundle) -> None:
+    scorer = Scorer(bundle)
+    wrong = [{**odd_record(heated=False, valve="open"), "pressure": 5.0, "in/out [l/s]": 60.0, "rpm": -3000.0}]
+    (row,) = rows_of(scorer, scored_by(scorer, wrong)).to_pylist()
+    assert {row["top_field_1"], row["top_field_2"]} == {"in/out [l/s]", "rpm"}
 
 
 def test_batch_of_faulty_records_alone_is_a_table_of_errors(bundle: Bundle, tmp_path: Path) -> None:

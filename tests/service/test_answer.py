@@ -36,10 +36,10 @@ def test_the_names_of_an_answer_stand_in_their_order(live: Live) -> None:
     assert list(found) == ["model", "decision", "results"]
     assert list(found["model"]) == ["name", "version", "digest"]
     assert " ".join(found["decision"]) == (
-        "rate effective_rate rate_low rate_high mode n_calibration threshold state confidence fdr"
+        "rate effective_rate rate_low rate_high mode n_calibration threshold state confidence fdr segments"
     )
     assert " ".join(result) == (
-        "index id flagged p_value score reconstruction_error elbo kl contributions reason repair missing unseen"
+        "index id flagged p_value score reconstruction_error elbo kl contributions reason repair missing unseen segment"
     )
     assert list(result["score"]) == ["value", "p_value", "threshold"]
     assert list(result["elbo"]) == list(result["reconstruction_error"]) == ["value", "p_value", "threshold", "beyond"]
@@ -77,6 +77,15 @@ def test_a_rate_of_zero_flags_nothing_and_has_no_threshold(live: Live) -> None:
 def test_explain_says_which_records_get_contributions(explain: str, explained: list[bool], live: Live) -> None:
     found = answered(live, {"records": [normal_records(1)[0], odd_record()]}, f"explain={explain}")
     assert [result["contributions"] is not None for result in found["results"]] == explained
+
+
+def test_flagged_record_is_answered_with_a_reason_and_a_repair(live: Live) -> None:
+    calm = {"pressure": 5.0, "in/out [l/s]": 20.0, "rpm": 1500.0, "valve": "open", "heated": False}
+    odd, normal = answered(live, {"records": [calm | {"rpm": -9000}, calm]})["results"]
+    assert odd["reason"] == "rpm -9000, expected 1500"
+    assert list(odd["repair"]) == ["changes", "p_value", "flagged"]
+    assert (odd["repair"]["changes"], odd["repair"]["flagged"]) == ({"rpm": 1500.0}, False)
+    assert (normal["reason"], normal["repair"]) == (None, None)
 
 
 def test_explain_none_leaves_contributions_out(live: Live) -> None:

@@ -245,9 +245,36 @@ def test_a_model_is_described_with_a_record_that_it_scores(client: Client) -> No
     found = client.get("/v1/models/pumps").json()
     assert list(found) == ["model", "created", "schema", "example", "calibration", "metrics", "card", "drift"]
     assert found["calibration"]["n_calibration"] == 199
-    assert (found["metrics"], found["drift"]) == ({"auroc": 0.97}, None)
+    assert found["metrics"] == {"auroc": 0.97}
     assert found["card"].startswith("# pumps")
     assert client.score([found["example"]], "?strict=true").status_code == 200
+
+
+def test_records_like_those_of_the_fit_are_fresh_and_others_are_drifting(client: Client) -> None:
+    before = client.score(normal_records(300, seed=5)).json()["decision"]["state"]
+    fresh = client.get("/v1/models/pumps").json()["drift"]
+    assert (before, fresh["state"], fresh["n_records"], fresh["next_command"]) == ("fresh", "fresh", 250, None)
+    assert [field["field"] for field in fresh["fields"]] == ["pressure", "valve", "in/out [l/s]", "rpm", "heated"]
+    moved = [record | {"pressure": record["pressure"] + 1.0} for record in normal_records(500, seed=6)]
+    client.score(moved)
+    after = client.score(normal_records(1)).json()["decision"]["state"]
+    drift = client.get("/v1/models/pumps").json()["drift"]
+    assert (after, drift["state"]) in {("drifting", "drifting"), ("stale", "stale")}
+    assert drift["reason"].startswith("field 'pressure' has changed most")
+    assert client.scrape().value("nelbo_drift_state", model="pumps") >= 1
+    psi = {
+        field: client.scrape().value("nelbo_drift_statistic", model="pumps", field=field, statistic="psi")
+        for field in ("pressure", "rpm")
+    }
+    assert psi["pressure"] > 10 * psi["rpm"]
+
+
+def test_drift_is_not_told_of_few_records(client: Client) -> None:
+    client.score(normal_records(90, seed=7))
+    drift = client.get("/v1/models/pumps").json()["drift"]
+    assert (drift["state"], drift["fields"]) == ("fresh", [])
+    assert drift["reason"] == "there are 90 records, and a judgement needs 250"
+    assert client.scrape().value("nelbo_drift_statistic", model="pumps", field="rpm", statistic="psi") == 0.0
 
 
 def test_versions_say_which_one_serves(client: Client) -> None:

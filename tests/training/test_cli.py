@@ -94,6 +94,33 @@ def test_fit_prints_json_for_programs(run: Run) -> None:
     assert read_bundle(Path(found["bundle"])).manifest.seed == 3
 
 
+def test_fit_lists_suspicious_records_in_lines_that_exclude_takes(run: Run) -> None:
+    write_csv(mixed_table(), Path("t.csv"))
+    _, out, _ = run("fit", "t.csv", "--name", "mill", "--config", "quick.toml")
+    lines = out.splitlines()
+    at = lines.index("training records to look at: the most suspicious of 400")
+    assert lines[at + 1].split() == ["record", "id", "score", "why"]
+    assert lines[at + 7] == "the first 20 are in the report; --exclude FILE fits without those that you name"
+    Path("faults.txt").write_text("\n".join(lines[at + 2 : at + 7]))
+    code, out, _ = run("fit", "t.csv", "--name", "mill", "--config", "quick.toml", "--exclude", "faults.txt", "--json")
+    found = json.loads(out)
+    assert (code, found["data"]["n_normal"], found["data"]["n_excluded"]) == (0, 395, 5)
+    named = {int(line.split()[0]) for line in lines[at + 2 : at + 7]}
+    assert len(named) == 5
+    assert len(found["suspects"]) == 20
+    assert not named & {one["record"] for one in found["suspects"]}
+
+
+def test_exclusion_that_cannot_be_meant_gets_one_sentence_and_leaves_nothing(run: Run) -> None:
+    write_csv(numeric_table(), Path("t.csv"))
+    Path("faults.txt").write_text("3 fault\n300 fault\n")
+    code, _, err = run("fit", "t.csv", "--name", "n", "--exclude", "faults.txt")
+    assert code == 2
+    expected = "faults.txt, line 2: record 300 is beyond the table, which has 300 records, counted from 0"
+    assert err.strip() == f"nelbo: {expected}"
+    assert not Path("models").exists()
+
+
 def test_schema_that_is_written_can_be_fitted(run: Run) -> None:
     write_csv(mixed_table(), Path("t.csv"))
     code, _, err = run("schema", "t.csv", "-o", "schema.json")
@@ -112,6 +139,26 @@ def test_calibrate_names_the_new_threshold_beside_the_old_one(run: Run) -> None:
     assert "400 calibration records, effective rate 0.998%" in out
     assert "threshold: " in out
     assert len(Store(Path("models")).versions("n")) == 2
+
+
+def test_fit_and_calibrate_judge_segments_apart(run: Run) -> None:
+    """Of 400 records 40 calibrate: about 20, 12 and 8 of each line, and a rate of 10 % needs nine."""
+    write_csv(mixed_table(), Path("t.csv"))
+    write_csv(mixed_table(600, seed=1), Path("fresh.csv"))
+    fit_it = ("fit", "t.csv", "--name", "n", "--config", "quick.toml", "--rate", 0.1)
+    code, _, err = run(*fit_it, "--segment", "leak")
+    assert (code, "segment 'leak': expected a field of categories; of those there are 'line'" in err) == (2, True)
+    code, out, err = run(*fit_it, "--segment", "line", "--json")
+    found = json.loads(out)["segments"]
+    assert (code, found["field"], sum(of["n_calibration"] for of in found["values"])) == (0, "line", 40)
+    assert [of["own"] for of in found["values"]] == [of["n_calibration"] >= 9 for of in found["values"]]
+    code, out, err = run("calibrate", "n", "fresh.csv", "--fdr", 0.05, "--json")
+    found = json.loads(out)
+    assert (code, found["fdr"]) == (0, 0.05)
+    assert sum(of["n_calibration"] for of in found["segments"]["values"]) == 600  # the field was kept
+    assert "600 calibration records certify a false-alarm rate of 0.167 %" in err
+    code, out, _ = run("calibrate", "n", "fresh.csv")
+    assert "segments: 3 of 3 of 'line' are judged by records of their own" in out
 
 
 def test_fit_and_calibrate_keep_a_confidence_with_the_bundles_own_rate(run: Run) -> None:

@@ -149,8 +149,8 @@ def test_repeated_points_are_chosen_once() -> None:
 
 
 def mixture(means: Tensor, most: int, seed: int = 0, *, own: float = 0.5, variance: float = 0.01) -> Exemplars:
-    chosen, weights = chosen_exemplars(means, most, seed)
-    return mixture_around(means[chosen], weights, variance, own)
+    chosen = chosen_exemplars(means, most, seed)
+    return mixture_around(means[chosen.records], chosen.weights, variance, own)
 
 
 def test_identical_records_leave_one_exemplar_whose_kl_is_finite() -> None:

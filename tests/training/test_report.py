@@ -23,6 +23,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from nelbo.bundle import read_bundle, write_bundle
 from nelbo.calibration import STATISTICS
 from nelbo.errors import BundleError
+from nelbo.explanation import explain
 from nelbo.records import Batch
 from nelbo.scoring import Graph, Scorer, upward
 from tests.browser import browser
@@ -329,7 +330,7 @@ def test_oddest_records_carry_ids_values_and_reasons_of_the_table(labelled: Case
         assert odd.id == row["serial"]
         record = {name: value for name, value in row.items() if name in names}
         scored = labelled.scorer.score(labelled.scorer.decoder.objects([typed(labelled, record)]))
-        attribution = labelled.scorer.explain(scored, np.array([0])).attribution[0]
+        attribution = explain(labelled.scorer, scored, np.array([0])).attribution[0]
         assert [names.index(field.field) for field in odd.fields] == np.argsort(-attribution)[:3].tolist()
         for field in odd.fields:
             assert field.attribution == pytest.approx(attribution[names.index(field.field)], rel=1e-3, abs=1e-4)

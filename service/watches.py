@@ -1,0 +1,69 @@
+"""Whether the records of each served model still look like those of its fit."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from nelbo.judgement import MIN_RECORDS
+from nelbo.scoring import Scored, Scorer
+from nelbo.verdict import Verdict
+from nelbo.watch import Watch
+
+
+@dataclass
+class _Watched:
+    """One version that serves."""
+
+    scorer: Scorer
+    watch: Watch
+    n_records: int
+    verdict: Verdict
+
+
+class Watches:
+    """A watch over each model's records; the event loop's thread adds to it, any thread may read a verdict.
+
+    A new version is watched from its first record on: it has a reference of its own.
+
+    Args:
+        clock: seconds since 1970, for the age of a calibration.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._watched: dict[str, _Watched] = {}
+
+    def add(self, scorer: Scorer, scored: Scored) -> None:
+        """Takes in the records of one request."""
+        watched = self._of(scorer)
+        before = watched.n_records // MIN_RECORDS
+        watched.watch.add(scored)
+        watched.n_records += len(scored.batch)
+        # Between two judgements nothing changes but the number of records.
+        if watched.n_records // MIN_RECORDS > before:
+            self.refresh(scorer)
+
+    def verdict(self, scorer: Scorer) -> Verdict:
+        """What the last judgement of a model's records said."""
+        return self._of(scorer).verdict
+
+    def refresh(self, scorer: Scorer) -> Verdict:
+        """The same, judged by the clock as well: a calibration gets too old without any record."""
+        watched = self._of(scorer)
+        watched.verdict = watched.watch.verdict(self._now())
+        return watched.verdict
+
+    def _of(self, scorer: Scorer) -> _Watched:
+        watched = self._watched.get(scorer.bundle.name)
+        if watched is None or watched.scorer is not scorer:
+            # Its chance only breaks ties of p-values; seeded, so that the same traffic gets the same verdict.
+            watch = Watch(scorer, np.random.default_rng(0))
+            watched = _Watched(scorer, watch, 0, watch.verdict(self._now()))
+            self._watched[scorer.bundle.name] = watched
+        return watched
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
