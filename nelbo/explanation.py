@@ -10,7 +10,7 @@ from nelbo.calibration import ODDEST_WEIGHT, Combination, Scores
 from nelbo.expectation import Expected, expected_category, expected_number, instead
 from nelbo.records import MISSING, Batch, code_table
 from nelbo.schema import Category
-from nelbo.scoring import Outputs, Scored, Scorer, combine
+from nelbo.scoring import Outputs, Scored, Scorer, combine, novelty
 
 MOST_CAUSES = 5  # asked for; more fields than that would be the record itself
 # Of the normal records one in ten is as odd: nobody would look at such a one. To stop as soon as a record is no longer
@@ -123,7 +123,7 @@ def explain(scorer: Scorer, scored: Scored, rows: Rows) -> Explanation:
         of_codes = outputs.expected_codes.reshape(n, n_fields, len(codes))
         expected_numbers[part] = of_numbers[:, numbers, np.arange(len(numbers))]
         expected_codes[part] = of_codes[:, codes, np.arange(len(codes))]
-    whole = combination.score(scored.contributions[rows], scored.kl[rows], scored.outputs.evidence[rows])
+    whole = _whole(combination, scored)[rows]
     return Explanation(rows, whole[:, None] - without, expected_numbers, expected_codes)
 
 
@@ -132,8 +132,14 @@ def _without(
 ) -> tuple[Scores, Outputs]:
     """The scores, by another combination, of records with fields hidden, and what the graph says of them."""
     outputs = scorer.without(_taken(scored.batch, rows), hidden)
-    statistics, _, _ = combine(combination, outputs, scored.missing[rows] | hidden)
+    statistics, _, _ = combine(combination, outputs, scored.missing[rows] | hidden, scored.unseen[rows] & ~hidden)
     return statistics["score"], outputs
+
+
+def _whole(combination: Combination, scored: Scored) -> Scores:
+    """The scores of whole records by another combination."""
+    score = combination.score(scored.contributions, scored.kl, scored.outputs.evidence)
+    return score + novelty(scored.contributions, scored.unseen)
 
 
 def _parts(n: int, n_copies: int) -> Iterator[slice]:
@@ -222,7 +228,7 @@ class _Search:
         is_odd = found.flagged | (p_values <= USUAL)
         self.is_open[at] = is_odd
         if n_found + 1 < MOST_CAUSES:
-            scores = self.combination.score(found.contributions, found.kl, found.outputs.evidence)
+            scores = _whole(self.combination, found)
             self.fall_further(at[is_odd], scores[is_odd])
 
     def look(self, at: Rows) -> Scored:

@@ -202,7 +202,7 @@ class Scorer:
         decision = decision or self._decision
         outputs = self._graph.run(batch)
         missing, unseen = states(self.schema, batch)
-        statistics, contributions, kl = combine(self.bundle.calibration.combination, outputs, missing)
+        statistics, contributions, kl = combine(self.bundle.calibration.combination, outputs, missing, unseen)
         segments = self._segments_of(batch, decision)
         p_values = {name: self.decider.p_values(name, upward(name, statistics[name]), segments) for name in STATISTICS}
         flagged = statistics["score"] > decision.threshold("score", segments)
@@ -292,18 +292,32 @@ def states(schema: Schema, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.
 
 
 def combine(
-    combination: Combination, outputs: Outputs, missing: NDArray[np.bool_]
+    combination: Combination, outputs: Outputs, missing: NDArray[np.bool_], unseen: NDArray[np.bool_]
 ) -> tuple[dict[StatisticName, Scores], NDArray[np.float64], Scores]:
     """The three statistics, the contributions and the KL of each record, in float64."""
     contributions = np.where(missing, combination.typical_contributions, outputs.contributions)
     kl = outputs.kl.sum(axis=1)
     reconstruction_error = contributions.sum(axis=1)
     statistics: dict[StatisticName, Scores] = {
-        "score": combination.score(contributions, kl, outputs.evidence),
+        "score": combination.score(contributions, kl, outputs.evidence) + novelty(contributions, unseen),
         "elbo": -(reconstruction_error + kl),
         "reconstruction_error": reconstruction_error,
     }
     return statistics, contributions, kl
+
+
+def novelty(contributions: NDArray[np.float64], unseen: NDArray[np.bool_]) -> Scores:
+    """What a record's unseen categories say, shape (n,), nats: −log of the chance of one, which each field has learnt.
+
+    In the score it counts in full, beside the other parts: to −ELBO it is one field among many, and it is nothing that
+    a part's normal records could tell, since hardly any of them has it. docs/decisions/0001.
+
+    Args:
+        contributions: shape (n, n_fields), nats.
+        unseen: shape (n, n_fields).
+    """
+    found: Scores = np.where(unseen, contributions, 0.0).sum(axis=1)
+    return found
 
 
 def upward(name: StatisticName, values: Scores) -> Scores:

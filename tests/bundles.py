@@ -159,7 +159,7 @@ def _calibrated(
     categorical = tuple(field.is_coded for field in PUMPS.fields)
     kl = outputs.kl.sum(axis=1)
     combination = fit_combination(names, categorical, outputs.contributions, missing, kl, outputs.evidence)
-    statistics, _, _ = combine(combination, model.run(part_b), states(PUMPS, part_b)[0])
+    statistics, _, _ = combine(combination, model.run(part_b), *states(PUMPS, part_b))
     scores: dict[StatisticName, tuple[float, ...]] = {
         name: tuple(raised(upward(name, statistics[name])).tolist()) for name in STATISTICS
     }

@@ -62,8 +62,7 @@ def calibrated(
         fdr: false discovery rate to hold instead where a request names nothing; None for the rate.
         segment: field of categories whose records are judged apart; None where all are judged by all.
     """
-    missing, _ = states(graph.schema, batch)
-    statistics, _, _ = combine(combination, graph.run(batch), missing)
+    statistics, _, _ = combine(combination, graph.run(batch), *states(graph.schema, batch))
     found = {name: upward(name, statistics[name]) for name in STATISTICS}
     scores = {name: _kept(of) for name, of in found.items()}
     # Seeded, so that the same records give the same file.

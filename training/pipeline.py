@@ -273,7 +273,7 @@ def calibration_bytes(calibration: CalibrationFile) -> bytes:
 def golden_lines(graph: Graph, combination: Combination, batch: Batch) -> bytes:
     """Records from the least to the most odd of a batch, with what the scorer says of each."""
     missing, unseen = states(graph.schema, batch)
-    statistics, _, _ = combine(combination, graph.run(batch), missing)
+    statistics, _, _ = combine(combination, graph.run(batch), missing, unseen)
     writable = np.flatnonzero(~unseen.any(axis=1))  # an unseen category has no name to write down
     by_score = writable[np.argsort(statistics["score"][writable], kind="stable")]
     rows = by_score[np.unique(np.linspace(0, len(by_score) - 1, _N_GOLDEN).astype(int))]

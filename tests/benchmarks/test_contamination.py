@@ -38,7 +38,7 @@ def test_no_record_is_trained_on_and_ranked_and_every_share_has_one_test() -> No
     assert not set(many.train["x3"].to_pylist()) & set(many.test["x3"].to_pylist())
 
 
-def test_list_begins_with_the_highest_score() -> None:
+def test_list_begins_with_the_oddest() -> None:
     assert ranked(np.array([1.0, 3.0, 2.0]), np.array([True, False, True])).tolist() == [False, True, True]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from nelbo.calibration import IncreasingMap
 from nelbo.explanation import Causes, Repairs, causes, explain, repair
-from nelbo.scoring import Scored, Scorer
+from nelbo.scoring import Scored, Scorer, novelty
 from tests.bundles import PUMPS, normal_records, odd_record, tiny_scorer
 
 N_FIELDS = len(PUMPS.fields)
@@ -66,7 +66,9 @@ def test_surprise_of_the_oddest_category_counts_in_full_in_the_attribution(score
     plain = combination.model_copy(update={"oddest_category": IncreasingMap(x=(0.0,), y=(0.0,), slope=1e-12)})
     scored = scorer.score(scorer.decoder.objects([odd_record(valve="ajar"), odd_record(valve=None)]))
     whole, without = scored.statistics["score"]
-    rest, rest_without = plain.score(scored.contributions, scored.kl, scored.outputs.evidence)
+    rest, rest_without = plain.score(scored.contributions, scored.kl, scored.outputs.evidence) + novelty(
+        scored.contributions, scored.unseen
+    )
     of_category = (whole - rest) - (without - rest_without)
     assert of_category > 0
     attribution = explain(scorer, scored, np.array([0])).attribution[0, PUMPS.positions["valve"]]

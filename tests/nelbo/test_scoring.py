@@ -110,6 +110,14 @@ def test_missing_value_is_charged_what_is_typical(scorer: Scorer) -> None:
     assert scored.missing.sum() == 2
 
 
+def test_nats_of_unseen_categories_count_in_full_beside_the_other_parts(scorer: Scorer) -> None:
+    """Valve: a chance of 1 % to be unseen, −log 0.01 nats; of a known category, however rare, nothing is added."""
+    scored = scorer.score(scorer.decoder.objects([odd_record(valve="ajar"), odd_record(valve="shut")]))
+    combination = scorer.bundle.calibration.combination
+    others = combination.score(scored.contributions, scored.kl, scored.outputs.evidence)
+    assert scored.statistics["score"] - others == pytest.approx([-np.log(0.01), 0.0], abs=1e-5)
+
+
 def test_unseen_category_is_scored_and_counted(scorer: Scorer) -> None:
     scored = scorer.score(scorer.decoder.objects([odd_record(valve="ajar")]))
     assert np.flatnonzero(scored.unseen[0]).tolist() == [PUMPS.positions["valve"]]

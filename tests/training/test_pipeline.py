@@ -195,5 +195,5 @@ def _rows(batch: Batch, start: int, stop: int) -> Batch:
 
 def _flagged_share(graph: Graph, file: CalibrationFile, batch: Batch) -> float:
     decider = Decider(file)
-    statistics, _, _ = combine(file.combination, graph.run(batch), states(graph.schema, batch)[0])
+    statistics, _, _ = combine(file.combination, graph.run(batch), *states(graph.schema, batch))
     return float((decider.p_values("score", statistics["score"]) <= decider.decide().effective_rate).mean())

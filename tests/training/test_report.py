@@ -23,7 +23,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from nelbo.bundle import read_bundle, write_bundle
 from nelbo.calibration import STATISTICS
 from nelbo.errors import BundleError
-from nelbo.explanation import explain
 from nelbo.records import Batch
 from nelbo.scoring import Graph, Scorer, upward
 from tests.browser import browser
@@ -311,32 +310,6 @@ def test_points_of_the_map_are_latent_means_of_calibration_records(labelled: Cas
         assert off.min() < 0.02
 
 
-def test_oddest_records_are_those_with_the_highest_score(labelled: Case) -> None:
-    fit_part = labelled.part("fit")
-    scores = labelled.scores("fit")
-    order = np.argsort(-scores, kind="stable")[:10]
-    assert [odd.record for odd in labelled.facts.oddest] == fit_part.index[order].tolist()
-    assert [odd.score for odd in labelled.facts.oddest] == [near(scores[row]) for row in order]
-    assert labelled.facts.n_looked_at == len(scores)
-    assert labelled.facts.n_beyond == (scores > labelled.scorer.decider.decide().thresholds["score"]).sum()
-
-
-def test_oddest_records_carry_ids_values_and_reasons_of_the_table(labelled: Case) -> None:
-    with labelled.path.open() as file:
-        rows = list(csv.DictReader(file))
-    names = [field.name for field in labelled.scorer.schema.fields]
-    for odd in labelled.facts.oddest:
-        row = rows[odd.record]
-        assert odd.id == row["serial"]
-        record = {name: value for name, value in row.items() if name in names}
-        scored = labelled.scorer.score(labelled.scorer.decoder.objects([typed(labelled, record)]))
-        attribution = explain(labelled.scorer, scored, np.array([0])).attribution[0]
-        assert [names.index(field.field) for field in odd.fields] == np.argsort(-attribution)[:3].tolist()
-        for field in odd.fields:
-            assert field.attribution == pytest.approx(attribution[names.index(field.field)], rel=1e-3, abs=1e-4)
-            assert field.value == typed(labelled, record).get(field.field)
-
-
 def test_command_fits_the_same_bundle_again(labelled: Case) -> None:
     fit = labelled.facts.fit
     assert fit.command == (
@@ -507,22 +480,6 @@ def both(labelled: Case, name: str) -> tuple[NDArray[np.float64], NDArray[np.boo
 def detector(of: Case, name: str) -> DetectorFacts:
     assert of.facts.comparison is not None
     return next(detector for detector in of.facts.comparison.detectors if detector.name == name)
-
-
-def typed(of: Case, record: dict[str, str]) -> dict[str, object]:
-    """A row of text as the record that it means."""
-    found: dict[str, object] = {}
-    for field in of.scorer.schema.fields:
-        text = record[field.name]
-        if text == "":
-            found[field.name] = None
-        elif field.kind == "boolean":
-            found[field.name] = text == "true"
-        elif field.kind == "categorical":
-            found[field.name] = int(text) if isinstance(field.known[0], int) else text
-        else:
-            found[field.name] = float(text)
-    return found
 
 
 def nelbo(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
