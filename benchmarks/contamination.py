@@ -1,16 +1,18 @@
-"""Whether the list of suspicious training records finds anomalies that lie among them, and what taking them out gains.
+"""Whether the list of suspicious training records finds what does not belong among them, and what taking it out gains.
 
 `python -m benchmarks.contamination --data FOLDER-or-TABLE...` puts labelled anomalies among the normal records to fit
-on, 1 % and 5 %, fits with the default, and looks for them in the list. It then fits again without those that a person
-would find on the first twice as many places, and ranks records that no fit has seen.
+on, 1 % and 5 %, or makes one number of 1 % of them wrong; fits with the default, and looks for them in the list. Of the
+anomalies it then fits again without those that a person would find on the first twice as many places, and ranks records
+that no fit has seen.
 """
 
 import argparse
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +27,12 @@ from nelbo.scoring import Scorer
 from training.pipeline import Outcome, Request, run
 
 _SHARES = (0.01, 0.05)  # of the records to fit on
+_SHARE_WRONG = 0.01  # with one wrong number
+_SHIFT = 8.0  # robust standard deviations that it is moved by, up or down
 _N_FIRST = 20  # as many as a report lists
+_FEWEST_VALUES = 20  # distinct, of a number that is made wrong
 
+Kind = Literal["anomalies", "wrong values"]
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
@@ -50,38 +56,37 @@ class Contaminated:
 
 @dataclass(frozen=True)
 class Found:
-    """What one table with one share of anomalies gave.
+    """What one table with one kind and share of planted records gave.
 
     Attributes:
-        table, share, seed: which.
-        n_train, n_planted: records to fit on, anomalies among them.
+        table, kind, share, seed: which.
+        n_train, n_planted: records to fit on, planted among them.
         found: share of the planted among the first `n_planted` of the list.
-        found_by_score: the same of a list in the order of the bundle's score.
+        found_by_forest, found_by_score: the same of a list in the order of one of its judges alone.
         first: share of planted among the first 20.
-        first_by_score: the same of a list in the order of the bundle's score.
-        ranking: AUROC of the whole list, planted against normal records.
-        ranking_by_score: the same of a list in the order of the bundle's score.
+        first_by_forest, first_by_score: the same of one judge alone.
         n_excluded: planted among the first 2 · `n_planted`, which a person takes out.
-        auroc_clean: of a fit without any planted anomaly, on the test records.
+        auroc_clean: of a fit without any planted anomaly, on the test records; None where no anomalies were planted.
         auroc_before: of a fit with all of them.
         auroc_after: of a fit without those that were taken out.
     """
 
     table: str
+    kind: Kind
     share: float
     seed: int
     n_train: int
     n_planted: int
     found: float
+    found_by_forest: float
     found_by_score: float
     first: float
+    first_by_forest: float
     first_by_score: float
-    ranking: float
-    ranking_by_score: float
     n_excluded: int
-    auroc_clean: float
-    auroc_before: float
-    auroc_after: float
+    auroc_clean: float | None = None
+    auroc_before: float | None = None
+    auroc_after: float | None = None
 
 
 def contaminated(dataset: Dataset, share: float, seed: int) -> Contaminated:
@@ -101,42 +106,72 @@ def contaminated(dataset: Dataset, share: float, seed: int) -> Contaminated:
     )
 
 
+def with_wrong_values(dataset: Dataset, share: float, seed: int) -> Contaminated:
+    """Half of the normal records, some with one number moved far; the test is that of the anomalies."""
+    records = contaminated(dataset, share, seed)
+    train = records.train.filter(pa.array(~records.is_planted))
+    rng = np.random.default_rng([seed, 32])
+    wrong = rng.choice(train.num_rows, max(1, round(share * train.num_rows)), replace=False)
+    columns = {name: column.to_numpy() for name, column in zip(train.column_names, train.columns, strict=True)}
+    numeric = [name for name, x in columns.items() if x.dtype.kind in "fi" and np.unique(x).size > _FEWEST_VALUES]
+    for row in wrong.tolist():
+        name = str(rng.choice(numeric))
+        moved = columns[name].astype(np.float64)
+        moved[row] += float(rng.choice([-_SHIFT, _SHIFT])) * _deviation(columns[name])
+        columns[name] = moved
+    is_planted = np.isin(np.arange(train.num_rows), wrong)
+    return Contaminated(pa.table(columns), is_planted, records.test, records.is_anomaly)
+
+
+def _deviation(x: NDArray[np.generic]) -> float:
+    """A robust standard deviation of the values that are not the commonest one."""
+    low, high = np.quantile(x.astype(np.float64), [0.25, 0.75])
+    return float(high - low) / 1.349 or float(x.astype(np.float64).std())
+
+
 def measure(dataset: Dataset, shares: Sequence[float], seed: int) -> Iterator[Found]:
-    """What each share of planted anomalies gives; the fit without any is of the first share's normal records."""
+    """What each kind and share gives; the fit without any is of the first share's normal records."""
+    wrong = with_wrong_values(dataset, _SHARE_WRONG, seed)
+    yield _listed(dataset.name, "wrong values", _SHARE_WRONG, seed, wrong, fitted(wrong.train, seed))
     clean: float | None = None
     for share in shares:
         records = contaminated(dataset, share, seed)
         if clean is None:
             clean = auroc(fitted(records.train.filter(pa.array(~records.is_planted)), seed), records)
         outcome = fitted(records.train, seed)
-        n = int(records.is_planted.sum())
-        oddness, scores = outcome.judged.oddness, scores_of(outcome, records.train)
-        by_list, by_score = (ranked(one, records.is_planted) for one in (oddness, scores))
-        looked_at = outcome.judged.most_suspicious(2 * n)
+        looked_at = outcome.judged.most_suspicious(2 * int(records.is_planted.sum()))
         excluded = looked_at[records.is_planted[looked_at]]
         before = auroc(outcome, records)
-        yield Found(
-            table=dataset.name,
-            share=share,
-            seed=seed,
-            n_train=len(records.is_planted),
-            n_planted=n,
-            found=float(by_list[:n].mean()),
-            found_by_score=float(by_score[:n].mean()),
-            first=float(by_list[:_N_FIRST].mean()),
-            first_by_score=float(by_score[:_N_FIRST].mean()),
-            ranking=float(roc_auc_score(records.is_planted, oddness)),
-            ranking_by_score=float(roc_auc_score(records.is_planted, scores)),
-            n_excluded=len(excluded),
-            auroc_clean=clean,
-            auroc_before=before,
-            auroc_after=auroc(fitted(records.train, seed, excluded), records) if excluded.size else before,
-        )
+        after = auroc(fitted(records.train, seed, excluded), records) if excluded.size else before
+        found = _listed(dataset.name, "anomalies", share, seed, records, outcome)
+        yield replace(found, auroc_clean=clean, auroc_before=before, auroc_after=after)
 
 
-def ranked(scores: Scores, is_planted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each record is a planted one, the oddest first."""
-    return is_planted[np.argsort(-scores, kind="stable")]
+def _listed(table: str, kind: Kind, share: float, seed: int, records: Contaminated, outcome: Outcome) -> Found:
+    judged, n = outcome.judged, int(records.is_planted.sum())
+    orders = (
+        judged.most_suspicious(len(records.is_planted)),
+        np.argsort(-judged.oddness, kind="stable"),
+        np.argsort(-judged.scores, kind="stable"),
+    )
+    is_right = [records.is_planted[order] for order in orders]
+    found, found_by_forest, found_by_score = (float(one[:n].mean()) for one in is_right)
+    first, first_by_forest, first_by_score = (float(one[:_N_FIRST].mean()) for one in is_right)
+    return Found(
+        table=table,
+        kind=kind,
+        share=share,
+        seed=seed,
+        n_train=len(records.is_planted),
+        n_planted=n,
+        found=found,
+        found_by_forest=found_by_forest,
+        found_by_score=found_by_score,
+        first=first,
+        first_by_forest=first_by_forest,
+        first_by_score=first_by_score,
+        n_excluded=int(is_right[0][: 2 * n].sum()),
+    )
 
 
 def fitted(train: pa.Table, seed: int, excluded: Rows | None = None) -> Outcome:
@@ -173,7 +208,7 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
         for seed in options.seeds:
             for one in measure(read_dataset(path), options.shares, seed):
                 found.append(one)
-                print(f"{one.table:<20} {one.share:.0%} seed {seed}: {one}", flush=True)
+                print(f"{one.table:<20} {one.kind} {one.share:.0%} seed {seed}: {one}", flush=True)
     _conclude(options, found, results)
     return 0
 
@@ -188,54 +223,60 @@ def _parser() -> argparse.ArgumentParser:
 
 _COLUMNS = {
     "found": "found",
-    "found_by_score": "found by the score",
+    "found_by_forest": "by the forest alone",
+    "found_by_score": "by the score alone",
     "first": "right of the first 20",
-    "first_by_score": "right of 20 by the score",
-    "ranking": "AUROC of the list",
-    "ranking_by_score": "AUROC of the score",
+    "first_by_forest": "by the forest alone",
+    "first_by_score": "by the score alone",
     "n_excluded": "taken out",
     "auroc_clean": "test AUROC, none planted",
     "auroc_before": "test AUROC, all in",
     "auroc_after": "test AUROC, found ones out",
 }
 _EXPLAINED = """\
-- found: share of the planted anomalies on as many first places of the list as were planted; at random, their share
-- by the score: the same of a list in the order of the bundle's score, which has learnt the planted ones
+- found: share of the planted records on as many first places of the list as were planted; at random, their share
+- the score: of the bundle, no record counting in its own judgement
+- wrong values: one number of a normal record, moved by 8 robust standard deviations
 - taken out: the planted among the first twice as many places, which a person who reads so far would name"""
 
 
 def _conclude(options: argparse.Namespace, found: Sequence[Found], results: Path) -> None:
-    rows = [[one.table, f"{one.n_planted} of {one.n_train}", *_figures([one])] for one in found]
-    for share in options.shares:
-        of_share = [one for one in found if one.share == share]
-        rows.append([f"mean at {share:.0%}", "", *_figures(of_share)])
-    table = markdown_table(["table", "planted", *_COLUMNS.values()], rows)
+    rows = [[one.table, one.kind, f"{one.n_planted} of {one.n_train}", *_figures([one])] for one in found]
+    for kind, share in sorted({(one.kind, one.share) for one in found}):
+        of_share = [one for one in found if (one.kind, one.share) == (kind, share)]
+        rows.append(["mean", kind, f"{share:.0%}", *_figures(of_share)])
+    table = markdown_table(["table", "planted", "how many", *_COLUMNS.values()], rows)
     body = f"{_sentence(found)}\n\n{_EXPLAINED}\n\n{table}"
     print(body)
     command = "python -m benchmarks.contamination --data " + " ".join(shlex.quote(path.name) for path in options.data)
     command += f" --shares {' '.join(map(str, options.shares))} --seeds {' '.join(map(str, options.seeds))}"
     figures = {"found": [asdict(one) for one in found]}
-    write_report("contamination", "Anomalies among the training records", command, figures, body, results)
+    write_report("contamination", "What does not belong among the training records", command, figures, body, results)
 
 
 def _figures(found: Sequence[Found]) -> list[str]:
     """Means of the columns, as a page shows them."""
     means = {name: _mean(found, name) for name in _COLUMNS}
-    return [f"{value:.0f}" if name == "n_excluded" else f"{value:.3f}" for name, value in means.items()]
+    return ["" if np.isnan(m) else f"{m:.0f}" if name == "n_excluded" else f"{m:.3f}" for name, m in means.items()]
 
 
 def _mean(found: Sequence[Found], name: str) -> float:
-    return float(np.mean([getattr(one, name) for one in found]))
+    values = [getattr(one, name) for one in found]
+    return float("nan") if None in values else float(np.mean(values))
 
 
 def _sentence(found: Sequence[Found]) -> str:
-    share = np.mean([one.n_planted / one.n_train for one in found])
+    anomalies, wrong = ([one for one in found if one.kind == kind] for kind in get_args(Kind))
+    share = np.mean([one.n_planted / one.n_train for one in anomalies])
     return (
-        f"On as many first places as anomalies were planted, the list holds {_mean(found, 'found'):.1%} of them in the "
-        f"mean, {_mean(found, 'found_by_score'):.1%} if the bundle's score orders it, {share:.1%} at random. AUROC on "
-        f"records that no fit has seen: {_mean(found, 'auroc_before'):.3f} with all of them among the training "
-        f"records, {_mean(found, 'auroc_after'):.3f} once those are taken out that a person finds on twice as many "
-        f"places, {_mean(found, 'auroc_clean'):.3f} with none."
+        f"On as many first places as anomalies were planted, the list holds {_mean(anomalies, 'found'):.1%} of them in "
+        f"the mean, {_mean(anomalies, 'found_by_forest'):.1%} by the forest and "
+        f"{_mean(anomalies, 'found_by_score'):.1%} by the score alone, {share:.1%} at random; of records with one "
+        f"wrong value {_mean(wrong, 'found'):.1%}, {_mean(wrong, 'found_by_forest'):.1%} and "
+        f"{_mean(wrong, 'found_by_score'):.1%}. AUROC on records that no fit has seen: "
+        f"{_mean(anomalies, 'auroc_before'):.3f} with all of the anomalies among the training records, "
+        f"{_mean(anomalies, 'auroc_after'):.3f} once those are taken out that a person finds on twice as many places, "
+        f"{_mean(anomalies, 'auroc_clean'):.3f} with none."
     )
 
 

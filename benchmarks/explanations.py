@@ -488,11 +488,22 @@ def verdict(outcomes: Sequence[OfTable], mixed: Sequence[OfMixed]) -> tuple[bool
     if unseen:
         share = float(np.mean(unseen))
         checks.append((share >= _UNSEEN, f"Unseen category: named first in {share:.3f} (asked for: {_UNSEEN})"))
+    checks += _of_detection(mixed)
     dearest = max([*(outcome.cost for outcome in outcomes), *(outcome.cost for outcome in mixed)])
     text = f"Cost, of scoring n · (fields + 1) records: {dearest:.2f} at most (asked for: {_COST})"
     checks.append((dearest <= _COST, text))
     sentences = [f"{text}: {'passes' if passes else 'FAILS'}." for passes, text in checks]
     return all(passes for passes, _ in checks), sentences
+
+
+def _of_detection(mixed: Sequence[OfMixed]) -> Iterator[tuple[bool, str]]:
+    """Whether what decides tells wrong cells as well as the better of two simpler statistics, all kinds together."""
+    kinds = [of_kind for one in mixed for of_kind in one.detected.values()]
+    if kinds:
+        means = {name: float(np.mean([of_kind[name] for of_kind in kinds])) for name in kinds[0]}
+        others = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items() if name != SCORE)
+        text = f"Wrong cells of a mixed table, detected: AUROC {means[SCORE]:.3f}, mean over kinds (asked for: {others})"
+        yield means[SCORE] >= max(means.values()), text
 
 
 def _of_intervals(fields: Sequence[Covered]) -> Iterator[tuple[bool, str]]:

@@ -332,7 +332,7 @@ def _print_suspects(outcome: "Outcome", console: Console) -> None:
     n_record, n_id, n_p_value = (max(len(row[at]) for row in cells) for at in range(3))
     n_id = 0 if listed[0].id is None else min(n_id, _ID_WIDTH) + 2
     n_judged = outcome.facts.suspects.n_judged
-    title = f"training records to look at: the oddest of {n_judged} by an Isolation Forest"
+    title = f"training records to look at: the oddest of {n_judged}"
     console.print(Text(f"\n{title}", style="bold"))
     for record, id_, p_value, reason in cells:
         # Text, not markup: ids, names and values come from the table.

@@ -1,4 +1,4 @@
-"""Training records to look at: in the order of a forest, with reasons by a model that may not know them by heart."""
+"""Training records to look at: as a forest and the model see them, neither of which may know them by heart."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -89,17 +89,31 @@ class WithoutThemselves(Graph):
 class Judged:
     """The normal records of a table, before a person looks at them.
 
+    Two judges look at them, for each is blind to what the other sees. Anomalies that are many, or alike, network and
+    exemplars have learnt, and a forest of small samples has not; a single wrong value hardly moves a forest, and the
+    model sees it at once. `benchmarks/results/contamination.md` has both alone and together.
+
     Attributes:
-        scorer: gives reasons; none of the records counts in its own judgement.
-        oddness: shape (n,), of `Data.normal`, higher = odder; gives the order.
+        scorer: gives scores and reasons; none of the records counts in its own judgement.
+        oddness: shape (n,), of `Data.normal`, by the forest, higher = odder.
+        scores: shape (n,), by the scorer.
     """
 
     scorer: Scorer
     oddness: Scores
+    scores: Scores
 
     def most_suspicious(self, n: int) -> Rows:
-        """Row numbers of n records, the oddest first, ties in the table's order."""
-        return np.argsort(-self.oddness, kind="stable")[:n]
+        """Row numbers of n records: by the better of their places in two orders, the forest's first where these tie."""
+        places = np.stack([_places(self.oddness), _places(self.scores)])
+        return np.lexsort((places[0] > places[1], places.min(axis=0)))[:n]
+
+
+def _places(values: Scores) -> Rows:
+    """Each record's place in the order of a judge, 0 for the oddest, ties in the table's order."""
+    places = np.empty(len(values), dtype=np.int64)
+    places[np.argsort(-values, kind="stable")] = np.arange(len(values))
+    return places
 
 
 def judge(bundle: Bundle, vae: VAE, data: Data, chosen: Chosen | None) -> Judged:
@@ -115,15 +129,23 @@ def judge(bundle: Bundle, vae: VAE, data: Data, chosen: Chosen | None) -> Judged
     if chosen is not None:
         records = data.normal.index[data.split.fit][chosen.records.numpy()]
         graph = WithoutThemselves(bundle, vae, records, chosen.n_covered.double().numpy())
-    return Judged(Scorer(bundle, graph), oddness(vae, data.normal, bundle.manifest.seed))
+    scorer = Scorer(bundle, graph)
+    return Judged(scorer, oddness(vae, data.normal, bundle.manifest.seed), _scores(scorer, data.normal))
+
+
+def _scores(scorer: Scorer, records: Batch) -> Scores:
+    parts = (scorer.score(part).statistics["score"] for part in _parts(records))
+    return np.concatenate(list(parts))
+
+
+def _parts(records: Batch) -> Iterator[Batch]:
+    starts = range(0, len(records), _AT_ONCE)
+    return (take(records, np.arange(start, min(start + _AT_ONCE, len(records)))) for start in starts)
 
 
 @torch.no_grad()
 def oddness(vae: VAE, records: Batch, seed: int) -> Scores:
     """How early random cuts part each record from the others, shape (n,), higher = odder: an Isolation Forest.
-
-    Not the model's score: network and exemplars have learnt what is to be found here, a forest of small samples has
-    not. TODO_FIGURES
 
     Args:
         vae: whose columns the records are cut by, none of them further out than the encoder sees.
@@ -137,9 +159,7 @@ def oddness(vae: VAE, records: Batch, seed: int) -> Scores:
         return vae.shown_columns(*vae.read(some, most)).numpy()
 
     forest = IsolationForest(n_estimators=_N_TREES, random_state=seed).fit(columns(records, _MOST_DRAWN_FROM))
-    starts = range(0, len(records), _AT_ONCE)
-    parts = (take(records, np.arange(start, min(start + _AT_ONCE, len(records)))) for start in starts)
-    return -np.concatenate([forest.score_samples(columns(part, _AT_ONCE)) for part in parts])
+    return -np.concatenate([forest.score_samples(columns(part, _AT_ONCE)) for part in _parts(records)])
 
 
 # --- what a person reads -------------------------------------------------------------------------------

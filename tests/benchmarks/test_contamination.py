@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import contamination
-from benchmarks.contamination import contaminated, main, ranked
+from benchmarks.contamination import contaminated, main, with_wrong_values
 from benchmarks.quality.protocol import Dataset
 from tests.fits import QUICK
 from training.pipeline import Outcome, Request, run
@@ -38,8 +38,13 @@ def test_no_record_is_trained_on_and_ranked_and_every_share_has_one_test() -> No
     assert not set(many.train["x3"].to_pylist()) & set(many.test["x3"].to_pylist())
 
 
-def test_list_begins_with_the_oddest() -> None:
-    assert ranked(np.array([1.0, 3.0, 2.0]), np.array([True, False, True])).tolist() == [False, True, True]
+def test_wrong_value_is_one_number_of_a_normal_record_eight_deviations_off() -> None:
+    made = dataset()
+    records, normal = with_wrong_values(made, 0.05, seed=0), contaminated(made, 0.05, seed=0)
+    before = normal.train.filter(pa.array(~normal.is_planted))
+    changed = np.array([(records.train[name].to_numpy() != before[name].to_numpy()) for name in before.column_names])
+    assert (int(records.is_planted.sum()), len(records.is_planted)) == (10, 200)
+    assert changed.sum(axis=0).tolist() == records.is_planted.astype(int).tolist()
 
 
 def test_run_writes_what_was_found_beside_chance(
@@ -54,10 +59,14 @@ def test_run_writes_what_was_found_beside_chance(
     np.savez(tmp_path / "made.npz", X=x, y=made.is_anomaly.astype(int))
     assert main(["--data", str(tmp_path / "made.npz"), "--shares", "0.05"], tmp_path) == 0
     found = json.loads((tmp_path / "contamination.json").read_text())["found"]
-    assert [(one["n_train"], one["n_planted"]) for one in found] == [(211, 11)]
-    assert found[0]["found"] > 0.5
-    assert found[0]["n_excluded"] <= 11
+    assert [(one["kind"], one["n_train"], one["n_planted"]) for one in found] == [
+        ("wrong values", 200, 2),
+        ("anomalies", 211, 11),
+    ]
+    assert found[1]["found"] > 0.3
+    assert found[1]["n_excluded"] <= 11
+    assert found[0]["auroc_clean"] is None
     page = (tmp_path / "contamination.md").read_text()
-    assert "| made | 11 of 211 |" in page
+    assert "| made | anomalies | 11 of 211 |" in page
     assert "5.2% at random" in page
     assert str(tmp_path) not in page

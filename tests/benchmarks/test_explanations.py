@@ -9,7 +9,10 @@ import pytest
 from benchmarks.explanations import (
     CONTRIBUTION,
     DISTANCE,
+    ENERGY,
+    ODDEST,
     OURS,
+    SCORE,
     Covered,
     Fitted,
     Named,
@@ -172,11 +175,12 @@ def outcome(table: str, top1: float, *, found: float = 0.9, cost: float = 1.0, n
     )
 
 
-def mixed(unseen: float, n_kept: int = 20) -> OfMixed:
+def mixed(unseen: float, n_kept: int = 20, detected: float = 0.9) -> OfMixed:
     shares = {OURS: unseen, DISTANCE: 0.5, CONTRIBUTION: 0.6}
     few = replace(KEPT, n_distinct=3)
+    aurocs = {SCORE: detected, ENERGY: 0.8, ODDEST: 0.85}
     intervals = [few] * n_kept + [replace(few, share=0.5)] * (20 - n_kept)
-    return OfMixed(0, 6, {"unseen category": Named(100, 0, shares, shares, {})}, {}, intervals, 1.0)
+    return OfMixed(0, 6, {"unseen category": Named(100, 0, shares, shares, {})}, {"swap": aurocs}, intervals, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +195,7 @@ def mixed(unseen: float, n_kept: int = 20) -> OfMixed:
         ([outcome("a", 0.99, n_kept=18)], [], False),
         ([outcome("a", 0.99)], [mixed(0.95, n_kept=18)], False),
         ([outcome("a", 0.99, cost=1.31)], [], False),
+        ([outcome("a", 0.99)], [mixed(0.95, detected=0.84)], False),
         ([replace(outcome("a", 0.99), pairs=None)], [], True),  # nothing flagged: nothing to say of pairs
     ],
 )

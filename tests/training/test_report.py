@@ -369,7 +369,7 @@ def test_page_says_that_anomalies_were_injected(unlabelled: Case) -> None:
 
 def test_page_warns_that_it_shows_values_of_records(labelled: Case) -> None:
     html = (labelled.outcome.folder / "report.html").read_text()
-    assert "This section shows values of 10 records of the training table, with their ids" in html
+    assert "This section shows values of 20 records of the training table, with their ids" in html
 
 
 def test_bundle_lists_the_report_among_its_files(labelled: Case) -> None:
