@@ -36,6 +36,7 @@ class Interval(BaseModel):
         least, greatest: of the calibration records' values, between which every interval lies.
         centre, scale: of the bent unit, in the field's own.
         edges: expected values that part the bins, ascending.
+        middle: of each bin, the median distance: what a graph expects may lie to one side of what is usual.
         low, high: of each bin, the distances from the expected value to both ends; None where the range ends it.
     """
 
@@ -47,13 +48,14 @@ class Interval(BaseModel):
     centre: float
     scale: float
     edges: tuple[float, ...] = ()
+    middle: tuple[float, ...]
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
 
     @model_validator(mode="after")
     def _has_an_end_for_every_bin(self) -> "Interval":
-        if not len(self.n) == len(self.low) == len(self.high) == len(self.edges) + 1:
-            raise ValueError("an interval needs n, low and high for every bin, one more than edges")
+        if not len(self.n) == len(self.middle) == len(self.low) == len(self.high) == len(self.edges) + 1:
+            raise ValueError("an interval needs n, middle, low and high for every bin, one more than edges")
         if not (self.scale > 0 and self.least <= self.greatest):
             raise ValueError("an interval needs a scale above 0, and least at most greatest")
         return self
@@ -64,17 +66,27 @@ class Interval(BaseModel):
         Args:
             expected: in the field's own unit.
 
-        >>> interval = Interval(n=(19,), least=0.0, greatest=50.0, centre=40.0, scale=1e9, low=(-4e-9,), high=(5e-9,))
+        >>> interval = Interval(
+        ...     n=(19,), least=0.0, greatest=50.0, centre=40.0, scale=1e9, middle=(1e-9,), low=(-4e-9,), high=(5e-9,)
+        ... )
         >>> [round(end, 3) for end in interval.ends(48.0)]
         [44.0, 50.0]
         """
-        at = bisect_right(self.edges, expected)
-        bent = asinh((expected - self.centre) / self.scale)
+        at, bent = self._place(expected)
         low, high = self.low[at], self.high[at]
         return (
             self.least if low is None else self._unbent(bent + low),
             self.greatest if high is None else self._unbent(bent + high),
         )
+
+    def usual(self, expected: float) -> float:
+        """The value that lies in the middle of those usual, in place of the expected one."""
+        at, bent = self._place(expected)
+        return self._unbent(bent + self.middle[at])
+
+    def _place(self, expected: float) -> tuple[int, float]:
+        """The bin of an expected value, and it in the bent unit."""
+        return bisect_right(self.edges, expected), asinh((expected - self.centre) / self.scale)
 
     def _unbent(self, bent: float) -> float:
         """A value of the bent unit, within the range."""
@@ -85,17 +97,19 @@ class Interval(BaseModel):
         return min(max(value, self.least), self.greatest)
 
     def shown(self, expected: float, step: float | None) -> tuple[float, float, float]:
-        """What is expected, and both ends, as a person reads them.
+        """What is usual, and both ends, as a person reads them.
 
         With a step, the ends are the outermost multiples of it within the interval: these are the values that it
-        holds, no more and no fewer. Without one they are rounded outwards. What is expected lies between.
+        holds, no more and no fewer. Without one they are rounded outwards. What is usual lies between.
 
-        >>> interval = Interval(n=(19,), least=0.0, greatest=50.0, centre=40.0, scale=1e9, low=(-4e-9,), high=(5e-9,))
+        >>> interval = Interval(
+        ...     n=(19,), least=0.0, greatest=50.0, centre=40.0, scale=1e9, middle=(1e-9,), low=(-4e-9,), high=(5e-9,)
+        ... )
         >>> interval.shown(42.3, 1.0), interval.shown(42.1234567, None)
-        ((42.0, 39.0, 47.0), (42.123, 38.123, 47.124))
+        ((43.0, 39.0, 47.0), (43.123, 38.123, 47.124))
         """
         low, high = self.ends(expected)
-        within = min(max(expected, low), high)
+        within = min(max(self.usual(expected), low), high)
         if step:
             low, high = _on_step(low, high, step)
             unit = step
@@ -139,6 +153,7 @@ def fit_interval(values: Numbers, expected: Numbers) -> Interval | None:
     ends = [_both_ends(distances, of_bin, values) for of_bin in members]
     return Interval(
         n=tuple(int(of_bin.sum()) for of_bin in members),
+        middle=tuple(float(f"{np.median(distances[of_bin]):.6g}") for of_bin in members),
         least=float(values.min()),
         greatest=float(values.max()),
         centre=centre,

@@ -126,7 +126,9 @@ def test_a_cause_too_many_is_found_and_not_exactly(scorer: Scorer) -> None:
 
 def test_a_value_within_what_is_shown_is_covered(tmp_path: Path) -> None:
     """Flow at its centre and no pressure: without rpm the latent is 0, so 1500 is expected, 1480 to 1530 shown."""
-    rpm = Interval(n=(199,), least=0.0, greatest=3e3, centre=0.0, scale=1e9, low=(-20e-9,), high=(30e-9,))
+    rpm = Interval(
+        n=(199,), least=0.0, greatest=3e3, centre=0.0, scale=1e9, middle=(0.0,), low=(-20e-9,), high=(30e-9,)
+    )
     scorer = Scorer(read_bundle(write_tiny_bundle(tmp_path, intervals={"rpm": rpm})))
     records = [CALM | {"rpm": rpm} for rpm in (1479.0, 1480.0, 1500.0, 1530.0, 1531.0, None)]
     (found,) = covered(fit_of(scorer, pa.Table.from_pylist(records)), pa.Table.from_pylist(records))

@@ -145,7 +145,7 @@ CALM = {"serial": "P-1", "pressure": 5.0, "in/out [l/s]": 20.0, "rpm": 1500.0, "
 @pytest.fixture(scope="session")
 def sure(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     """With an interval of rpm, from 45 below what is expected to 55 above."""
-    rpm = Interval(n=(19,), least=0.0, greatest=3e3, centre=0.0, scale=1e9, low=(-45e-9,), high=(55e-9,))
+    rpm = Interval(n=(19,), least=0.0, greatest=3e3, centre=0.0, scale=1e9, middle=(0.0,), low=(-45e-9,), high=(55e-9,))
     return Scorer(read_bundle(write_tiny_bundle(tmp_path_factory.mktemp("models"), intervals={"rpm": rpm})))
 
 
