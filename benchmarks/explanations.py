@@ -502,7 +502,7 @@ def _of_detection(mixed: Sequence[OfMixed]) -> Iterator[tuple[bool, str]]:
     if kinds:
         means = {name: float(np.mean([of_kind[name] for of_kind in kinds])) for name in kinds[0]}
         others = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items() if name != SCORE)
-        text = f"Wrong cells of a mixed table, detected: AUROC {means[SCORE]:.3f}, mean over kinds (asked for: {others})"
+        text = f"Wrong cells: AUROC {means[SCORE]:.3f}, mean over kinds (asked for, the better of: {others})"
         yield means[SCORE] >= max(means.values()), text
 
 

@@ -23,6 +23,8 @@ _ENOUGH = 0.5
 # cost as much again for every cause. Fewer miss some: among 16 of NSL-KDD's 37 fields both of two wrong ones were found
 # in .730 of the records, among all in .841 (2026-11-22).
 _MOST_CANDIDATES = 256
+# Two fields of which each is what the other lets expect are looked for among so many, in pairs. Chosen
+_MOST_PAIRED = 16
 _AT_ONCE = 4096  # copies of records, each with other fields hidden, in one run: some megabytes. Chosen
 
 Rows = NDArray[np.intp]
@@ -171,6 +173,9 @@ def causes(scorer: Scorer, scored: Scored, explanation: Explanation) -> Causes:
     time. Of the fields that were hidden the first are kept that raise the p-value to half of what all of them do:
     where the last ones hardly did, the record is by nature not the most usual.
 
+    Where one field is not enough, pairs are looked at, too: a speed far too high and a torque far too low that goes
+    with it make each other likely, and to hide one of them explains nothing.
+
     Args:
         scorer: that scored.
         scored: n records.
@@ -179,6 +184,7 @@ def causes(scorer: Scorer, scored: Scored, explanation: Explanation) -> Causes:
     search = _Search(scorer, scored, explanation)
     for n_found in range(MOST_CAUSES):
         search.hide_another(n_found)
+    search.try_pairs()
     return search.found()
 
 
@@ -192,6 +198,10 @@ class _Search:
         is_open: shape (m,); the record looks odd without them, and there may be another.
         falls: shape (m, n_fields), how much the score falls with each field hidden beside them.
         p_values: shape (m, MOST_CAUSES), of the score without the first of them, the first two, …; -1 while flagged.
+        paired: shape (m, 16 at most), the fields that are looked at in pairs.
+        pairs: shape (m, n_fields), the two without which the score is lowest; none where one field is enough.
+        pair_p_values: shape (m,), of the score without them; -1 while flagged.
+        attribution: shape (m, n_fields), of each field alone.
     """
 
     def __init__(self, scorer: Scorer, scored: Scored, explanation: Explanation) -> None:
@@ -203,6 +213,9 @@ class _Search:
         self.is_open = np.ones(n, dtype=np.bool_)
         # A value that is not there explains nothing by being hidden.
         self.falls = np.where(scored.missing[self.rows], -np.inf, explanation.attribution)
+        self.pairs, self.pair_p_values = np.zeros_like(self.hidden), np.full(n, -1.0)
+        self.paired = _worth_pairing(scorer, scored, explanation)
+        self.attribution = explanation.attribution
         self.candidates = np.argsort(-self.falls, axis=1, kind="stable")[:, :_MOST_CANDIDATES]
         self.p_values = np.full((n, MOST_CAUSES), -1.0)
         self.expected_numbers = scored.outputs.expected_numbers[self.rows]
@@ -222,7 +235,7 @@ class _Search:
         self.hidden[at, best] = True
         for i, j in zip(at.tolist(), best.tolist(), strict=True):
             self.order[i].append(j)
-        found = self.look(at)
+        found = self.look(at, self.hidden[at])
         p_values = found.p_values["score"]
         self.p_values[at, n_found] = np.where(found.flagged, -1.0, p_values)
         is_odd = found.flagged | (p_values <= USUAL)
@@ -231,9 +244,9 @@ class _Search:
             scores = _whole(self.combination, found)
             self.fall_further(at[is_odd], scores[is_odd])
 
-    def look(self, at: Rows) -> Scored:
+    def look(self, at: Rows, hidden: Flags) -> Scored:
         """Some of the records, scored as if what is hidden had been left out."""
-        batch, hidden = _taken(self.scored.batch, self.rows[at]), self.hidden[at]
+        batch = _taken(self.scored.batch, self.rows[at])
         numbers, codes, _ = self.scorer.schema.places
         batch = replace(
             batch,
@@ -264,19 +277,65 @@ class _Search:
             after, _ = _without(self.scorer, self.combination, self.scored, self.rows[copies], hidden)
             self.falls[copies, fields] = before - after
 
+    def try_pairs(self) -> None:
+        """Looks at two fields at a time of the records that one field does not explain."""
+        first, second = np.triu_indices(self.paired.shape[1], k=1)
+        at = np.flatnonzero(self.p_values[:, 0] <= USUAL)
+        if first.size == 0 or at.size == 0:
+            return
+        for part in _parts(len(at), first.size):
+            copies = np.repeat(at[part], first.size)
+            one, other = (self.paired[at[part]][:, chosen].ravel() for chosen in (first, second))
+            hidden = np.zeros((copies.size, self.hidden.shape[1]), dtype=np.bool_)
+            hidden[np.arange(copies.size), one] = hidden[np.arange(copies.size), other] = True
+            scores, _ = _without(self.scorer, self.combination, self.scored, self.rows[copies], hidden)
+            scores[(hidden & self.scored.missing[self.rows[copies]]).any(axis=1)] = np.inf
+            best = scores.reshape(-1, first.size).argmin(axis=1) + np.arange(len(at[part])) * first.size
+            self.pairs[at[part]] = hidden[best]
+        found = self.look(at, self.pairs[at])
+        self.pair_p_values[at] = np.where(found.flagged, -1.0, found.p_values["score"])
+
     def found(self) -> Causes:
-        """The causes: the first fields that raise the p-value to half of what all that were hidden do."""
-        most = self.p_values.max(axis=1)
-        n_enough = 1 + np.argmax(self.p_values >= _ENOUGH * most[:, None], axis=1)
+        """The causes: the fewest fields that raise the p-value enough, beside what any that were hidden do."""
+        most = np.maximum(self.p_values.max(axis=1), self.pair_p_values)
+        is_raised = self.p_values >= _ENOUGH * most[:, None]
+        n_enough = np.where(is_raised.any(axis=1), 1 + np.argmax(is_raised, axis=1), MOST_CAUSES + 1)
         are_enough = most >= 0
-        is_cut = are_enough & (n_enough < [len(found) for found in self.order])
-        cut = np.flatnonzero(is_cut)
-        for i in cut.tolist():
+        # Of two fields found one after the other, and two that were looked for, those of the larger p-value.
+        by_pair = are_enough & (self.pair_p_values >= _ENOUGH * most)
+        by_pair &= (n_enough > 2) | ((n_enough == 2) & (self.pair_p_values > self.p_values[:, 1]))
+        is_cut = are_enough & ~by_pair & (n_enough < [len(found) for found in self.order])
+        for i in np.flatnonzero(is_cut).tolist():
             self.hidden[i, self.order[i][n_enough[i] :]] = False
             del self.order[i][n_enough[i] :]
-        if cut.size:
-            self.look(cut)
+        for i in np.flatnonzero(by_pair).tolist():
+            self.hidden[i] = self.pairs[i]
+            pair = np.flatnonzero(self.pairs[i]).tolist()
+            self.order[i] = sorted(pair, key=self.attribution[i].__getitem__, reverse=True)
+        # What is expected with their causes hidden, of those looked at last with something else hidden.
+        again = np.flatnonzero(is_cut | self.pairs.any(axis=1))
+        if again.size:
+            self.look(again, self.hidden[again])
         return Causes(self.rows, self.order, are_enough, self.expected_numbers, self.expected_codes)
+
+
+def _worth_pairing(scorer: Scorer, scored: Scored, explanation: Explanation) -> Rows:
+    """The fields of each record that may be odd in pairs, shape (m, 16 at most): all where there are no more.
+
+    Else those of the largest attribution, and the numbers that are furthest out by themselves: two fields that make
+    each other likely have no attribution.
+    """
+    n_fields = explanation.attribution.shape[1]
+    if n_fields <= _MOST_PAIRED:
+        return np.tile(np.arange(n_fields), (len(explanation.rows), 1))
+    furthest = np.full_like(explanation.attribution, -np.inf)
+    for at, field in enumerate(scorer.schema.numbers):
+        interval = scorer.bundle.calibration.intervals.get(field.name)
+        if interval is not None:
+            values = np.nan_to_num(scored.batch.numbers[explanation.rows, at], nan=interval.centre)
+            furthest[:, scorer.schema.positions[field.name]] = np.abs(values - interval.centre) / interval.scale
+    places = [np.argsort(np.argsort(-by, axis=1, kind="stable"), axis=1) for by in (explanation.attribution, furthest)]
+    return np.argsort(np.minimum(*places), axis=1, kind="stable")[:, :_MOST_PAIRED]
 
 
 # --- what they should have been -----------------------------------------------------------------------

@@ -1,11 +1,14 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nelbo.bundle import read_bundle
 from nelbo.calibration import IncreasingMap
 from nelbo.explanation import Causes, Repairs, causes, explain, repair
 from nelbo.scoring import Scored, Scorer, novelty
+from nelbo.store import Store
 from tests.bundles import PUMPS, normal_records, odd_record, tiny_scorer
 
 N_FIELDS = len(PUMPS.fields)
@@ -152,6 +155,19 @@ def test_causes_are_five_at_most_and_each_once(scorer: Scorer) -> None:
     scored = scored_by(scorer, *normal_records(30, seed=9), odd_record(), rate=0.999)
     for fields in causes_of(scorer, scored).fields:
         assert len(fields) == len(set(fields)) <= 5
+
+
+def test_two_fields_that_make_each_other_likely_are_causes_together() -> None:
+    """So fast and with so little torque no machine of the demo runs; but the one goes with the other."""
+    machines = Scorer(read_bundle(Store(Path(__file__).parents[2] / "models").find("machines")))
+    usual = {"Type": "L", "Air temperature [K]": 298.9, "Process temperature [K]": 309.1, "Tool wear [min]": 143}
+    scored = scored_by(machines, usual | {"Rotational speed [rpm]": 2861, "Torque [Nm]": 4.6})
+    explanation = explain(machines, scored, np.array([0]))
+    together = [machines.schema.positions[name] for name in ("Rotational speed [rpm]", "Torque [Nm]")]
+    assert scored.flagged[0]
+    assert not set(together) & set(np.argsort(-explanation.attribution[0])[:2].tolist())
+    found = causes(machines, scored, explanation)
+    assert (sorted(found.fields[0]), found.are_enough[0]) == (sorted(together), True)
 
 
 def test_missing_value_is_no_cause(scorer: Scorer) -> None:
