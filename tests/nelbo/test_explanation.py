@@ -157,8 +157,15 @@ def test_causes_are_five_at_most_and_each_once(scorer: Scorer) -> None:
         assert len(fields) == len(set(fields)) <= 5
 
 
-def test_two_fields_that_make_each_other_likely_are_causes_together() -> None:
-    """So fast and with so little torque no machine of the demo runs; but the one goes with the other."""
+@pytest.mark.parametrize("most_paired", [16, 4])
+def test_two_fields_that_make_each_other_likely_are_causes_together(
+    most_paired: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So fast and with so little torque no machine of the demo runs; but the one goes with the other.
+
+    Of six fields four are looked at in pairs where there is no more room, these two since they are furthest out.
+    """
+    monkeypatch.setattr("nelbo.explanation._MOST_PAIRED", most_paired)
     machines = Scorer(read_bundle(Store(Path(__file__).parents[2] / "models").find("machines")))
     usual = {"Type": "L", "Air temperature [K]": 298.9, "Process temperature [K]": 309.1, "Tool wear [min]": 143}
     scored = scored_by(machines, usual | {"Rotational speed [rpm]": 2861, "Torque [Nm]": 4.6})
