@@ -1,6 +1,7 @@
 """The command `nelbo`, and those of its subcommands that need a bundle and nothing else."""
 
 import json
+import math
 import shlex
 import sys
 import time
@@ -200,6 +201,8 @@ def score(
         "model": scorer.bundle.name,
         "version": scorer.bundle.version,
         **counts,
+        "window": window,
+        "fdr": intent.fdr,
         "decision": None if decision is None else msgspec.to_builtins(decision_answer(scorer, decision, segments)),
     }
     if as_json and output is not None:
@@ -211,6 +214,8 @@ def score(
             f"{counts['n_faulty']} could not be scored" + (f"; wrote {output}" if output else ""),
             err=True,
         )
+    if intent.fdr is not None and counts["n_flagged"] == 0:
+        typer.echo(_too_few_for(intent.fdr, scorer.decider.n, window or counts["n"]), err=True)
     if counts["n_faulty"]:
         raise typer.Exit(FINDING)
 
@@ -220,6 +225,15 @@ def _refuse_window(window: int | None, intent: "Intent") -> None:
         from nelbo.errors import IntentError
 
         raise IntentError("window", "it beside a false discovery rate", "none")
+
+
+def _too_few_for(fdr: float, n_calibration: int, n: int) -> str:
+    """What a false discovery rate needs before it flags anything: no p-value is below 1 / (n + 1)."""
+    at_least = math.ceil(n / ((n_calibration + 1) * fdr))
+    return (
+        f"with {n_calibration:,} calibration records, of {n:,} records at least {at_least:,} must score above all of "
+        f"them before one is flagged at a false discovery rate of {fdr:g}"
+    )
 
 
 def _by_which(decision: "Decision | None", intent: "Intent", window: int | None) -> str:
@@ -322,7 +336,9 @@ def _decided(scorer: "Scorer", path: Path, intent: "Intent") -> "Decision":
 
     counts: Counts = {}
     for scored in _scored(scorer, path, scorer.decider.decide()):
-        counts = added(counts, scorer.decider.count_ranks(scored.statistics["score"], scored.segments))
+        counts = added(
+            counts, scorer.decider.count_ranks(scored.statistics["score"], scored.decision.judges(scored.segments))
+        )
     return scorer.decider.discover(counts, intent.fdr)
 
 

@@ -53,12 +53,20 @@ class Decision:
         """What holds for the records of one segment."""
         return self.segments.get(number, self)
 
+    def judges(self, segments: Numbers) -> Numbers:
+        """By whose calibration records each record is judged, shape (n,): its segment's where these are enough.
+
+        Args:
+            segments: shape (n,), of which each record is.
+        """
+        return np.where(np.isin(segments, list(self.segments)), segments, ALL)
+
     def threshold(self, name: StatisticName, segments: Numbers) -> Scores:
         """What each record's statistic is held against, shape (n,).
 
         Args:
             name: of the statistic.
-            segments: shape (n,), by which each record is judged.
+            segments: shape (n,), of which each record is.
         """
         found = np.full(segments.shape, self.thresholds[name])
         for number, part in self.segments.items():
@@ -160,6 +168,12 @@ class Decider:
             ]
         )
         self.n_of_segments = [calibrations["score"].n for calibrations in self._of_segments]
+        # Those that carry the bundle's own rate: at a larger one two records would be enough, and say nothing.
+        self._large_segments = [
+            number
+            for number, n in enumerate(self.n_of_segments)
+            if _n_flagged(self.default_rate, n, self.default_confidence) > 0
+        ]
 
     def decide(self, rate: float | None = None, confidence: float | None = None) -> Decision:
         """The thresholds for a false-alarm rate.
@@ -179,7 +193,7 @@ class Decider:
         k = _n_flagged(rate, self.n, confidence)
         if k == 0 and rate > 0:
             return self._extrapolated(rate, confidence)
-        ks = {number: _n_flagged(rate, n, confidence) for number, n in enumerate(self.n_of_segments)}
+        ks = {number: _n_flagged(rate, self.n_of_segments[number], confidence) for number in self._large_segments}
         enough = {number: k for number, k in ks.items() if k > 0 or rate == 0}
         return self._decision(k, enough, rate=rate, confidence=confidence)
 
@@ -295,7 +309,7 @@ def capacity(n: int) -> str:
     """What n calibration records can promise, in a sentence.
 
     >>> capacity(1000)
-    '1,000 calibration records certify a false-alarm rate of 0.1 %, or of 0.231 % with confidence 0.9'
+    '1,000 calibration records certify a false-alarm rate of 0.1 %, or of 0.23 % with confidence 0.9'
     """
     plain, with_confidence = (f"{100 * smallest_rate(n, confidence):.3g} %" for confidence in (None, 0.9))
     return (

@@ -226,7 +226,7 @@ def _result(scorer: Scorer, scored: Scored, row: int, explained: Explained) -> R
         repair=explained.repair,
         missing=[names[j] for j in np.flatnonzero(scored.missing[row])],
         unseen=[names[j] for j in np.flatnonzero(scored.unseen[row])],
-        segment=scorer.segment_named(int(scored.segments[row])),
+        segment=scorer.segment_named(int(scored.decision.judges(scored.segments[row : row + 1])[0])),
     )
 
 
@@ -274,9 +274,10 @@ def _explained(
         numbers, codes = found.expected_numbers[i], found.expected_codes[i]
         for j in found.fields[i]:
             expected[j] = expected_of(scorer, numbers, codes, j)
-        reason = _reason(scorer, scored, row, expected, found, i)
-        p_value, flagged = repairs.scored.p_values["score"][i], repairs.scored.flagged[i]
-        repaired = Repair(repairs.changes[i], float(p_value), bool(flagged)) if found.fields[i] else None
+        p_value, flagged = repairs.scored.p_values["score"][i], bool(repairs.scored.flagged[i])
+        repaired = Repair(repairs.changes[i], float(p_value), flagged) if found.fields[i] else None
+        are_enough = bool(found.are_enough[i]) and not flagged
+        reason = _reason(scorer, scored, row, expected, found.fields[i], are_enough=are_enough)
     attribution = explanation.attribution[at]
     contributions = [
         Contribution(
@@ -293,14 +294,16 @@ def _explained(
     return Explained(contributions, reason, repaired)
 
 
-def _reason(scorer: Scorer, scored: Scored, row: int, expected: Sequence[Expected], found: Causes, i: int) -> str:
+def _reason(
+    scorer: Scorer, scored: Scored, row: int, expected: Sequence[Expected], found: Sequence[int], *, are_enough: bool
+) -> str:
     fields = scorer.schema.fields
     unseen, missing = (np.flatnonzero(of[row]).tolist() for of in (scored.unseen, scored.missing))
     return sentence(
-        [Cause(fields[j], _value(scorer, scored, row, j), expected[j], is_unseen=j in unseen) for j in found.fields[i]],
+        [Cause(fields[j], _value(scorer, scored, row, j), expected[j], is_unseen=j in unseen) for j in found],
         [fields[j] for j in missing],
-        [(fields[j], _value(scorer, scored, row, j)) for j in unseen if j not in found.fields[i]],
-        are_enough=bool(found.are_enough[i]),
+        [(fields[j], _value(scorer, scored, row, j)) for j in unseen if j not in found],
+        are_enough=are_enough,
     )
 
 

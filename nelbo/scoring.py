@@ -139,7 +139,8 @@ class Scored:
         p_values: of each statistic, shape (n,).
         flagged: shape (n,).
         decision: what held for all of them.
-        segments: shape (n,), the number of the segment by whose calibration records each is judged; -1 for all.
+        segments: shape (n,), the number of the segment that each is of; -1 for none. `decision.judges` says which of
+            them have calibration records of their own.
     """
 
     batch: Batch
@@ -203,8 +204,9 @@ class Scorer:
         outputs = self._graph.run(batch)
         missing, unseen = states(self.schema, batch)
         statistics, contributions, kl = combine(self.bundle.calibration.combination, outputs, missing, unseen)
-        segments = self._segments_of(batch, decision)
-        p_values = {name: self.decider.p_values(name, upward(name, statistics[name]), segments) for name in STATISTICS}
+        segments = self._segments_of(batch)
+        judges = decision.judges(segments)
+        p_values = {name: self.decider.p_values(name, upward(name, statistics[name]), judges) for name in STATISTICS}
         flagged = statistics["score"] > decision.threshold("score", segments)
         return Scored(
             batch, outputs, contributions, missing, unseen, kl, statistics, p_values, flagged, decision, segments
@@ -223,7 +225,7 @@ class Scorer:
             fdr: false discovery rate.
         """
         scored = self.score(batch, self.decider.decide())
-        counts = self.decider.count_ranks(scored.statistics["score"], scored.segments)
+        counts = self.decider.count_ranks(scored.statistics["score"], scored.decision.judges(scored.segments))
         decision = self.decider.discover(counts, fdr)
         flagged = scored.statistics["score"] > decision.threshold("score", scored.segments)
         return replace(scored, decision=decision, flagged=flagged)
@@ -235,13 +237,12 @@ class Scorer:
             return self.discover(batch, intent.fdr)
         return self.score(batch, self.decider.decide(intent.rate, intent.confidence))
 
-    def _segments_of(self, batch: Batch, decision: Decision) -> Numbers:
-        """By which segment each record is judged: its own, where that has enough calibration records."""
+    def _segments_of(self, batch: Batch) -> Numbers:
+        """The segment that each record is of."""
         if self._segment_of_code is None:
             return np.full(len(batch), ALL, dtype=np.intp)
         # A missing value has the code -1, which is the place of "unseen": ALL as well.
-        found = self._segment_of_code[batch.codes[:, self._segment_column]]
-        return np.where(np.isin(found, list(decision.segments)), found, ALL)
+        return self._segment_of_code[batch.codes[:, self._segment_column]]
 
     def without(self, batch: Batch, hidden: NDArray[np.bool_]) -> Outputs:
         """What the graph says of records of which fields are hidden.

@@ -82,7 +82,7 @@ def _of_fields(judgement: Judgement, is_uniform: bool) -> list[str]:
     n = judgement.n_records
     if judgement.changed:
         first, *others = judgement.changed
-        said = [f"field '{first.field}' has changed most: {_how(first, first.changes[-1], n)}"]
+        said = [f"field '{first.field}' has changed most: {_how(first, _clearest(first), n)}"]
         if others:
             listed = ", ".join(f"'{other.field}'" for other in others[:_LISTED])
             further = len(others) - _LISTED
@@ -92,6 +92,14 @@ def _of_fields(judgement: Judgement, is_uniform: bool) -> list[str]:
     if closest is None or (is_uniform and not judgement.flagged.is_too_many):
         return []
     return [f"field '{closest.field}' differs most, still within chance by itself: {_how(closest, 'values', n)}"]
+
+
+def _clearest(field: FieldDrift) -> str:
+    """New categories, where there are some; else what chance explains least, values or their absence."""
+    if "unseen" in field.changes:
+        return "unseen"
+    by_chance = {"values": field.p_value, "missing": field.missing_p_value}
+    return min((change for change in by_chance if change in field.changes), key=by_chance.__getitem__)
 
 
 def _how(field: FieldDrift, change: str, n: int) -> str:

@@ -154,8 +154,14 @@ def _listed(names: Sequence[str], row: np.ndarray[tuple[int], np.dtype[np.bool_]
 
 def _id_names(schema: Schema) -> dict[str, str]:
     """The id columns by the name they have in the output: `id_` goes before a name that the results need themselves."""
+    found: dict[str, str] = {}
     names = [column.name for column in schema.with_role("id")]
-    return {f"id_{name}" if name in _SCHEMA.names else name: name for name in names}
+    for name in names:
+        shown = name
+        while shown in _SCHEMA.names or shown in found or (shown != name and shown in names):
+            shown = f"id_{shown}"
+        found[shown] = name
+    return found
 
 
 def _names(schema: Schema) -> list[str]:

@@ -116,7 +116,10 @@ def segment_field(schema: Schema, name: str) -> Column:
     field = next((field for field in coded if field.name == name), None)
     if field is None:
         names = ", ".join(f"'{field.name}'" for field in coded) or "none"
-        raise SchemaError(f"segment '{name}': expected a field of categories; of those there are {names}")
+        raise SchemaError(
+            f"segment '{name}': expected a field of categories; of those there are {names}"
+            " (a schema can say of integers that they are)"
+        )
     return field
 
 
@@ -140,19 +143,20 @@ def _kept(scores: Scores) -> tuple[float, ...]:
     return tuple(float(f"{score:.9g}") for score in raised(scores))
 
 
-def chosen_rate(rate: float | None, n: int, confidence: float | None = None) -> float:
+def chosen_rate(rate: float | None, n: int, confidence: float | None = None, usual: float = DEFAULT_RATE) -> float:
     """The bundle's rate: the one asked for, else 1 %, or the smallest that n calibration records carry.
 
     Args:
         rate: asked for; None for the usual one.
         n: calibration records.
         confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
+        usual: instead of 1 %.
 
     Raises:
         CalibrationError: an explicit rate is no share, or the records do not carry it.
     """
     if rate is None:
-        return max(DEFAULT_RATE, smallest_rate(n, confidence))
+        return max(usual, smallest_rate(n, confidence))
     if not 0 < rate < 1:
         raise CalibrationError(f"false-alarm rate {rate:g} is not a share: expected 0 < rate < 1")
     carried = needed(rate) <= n if confidence is None else n_flagged_with(rate, n, confidence) > 0

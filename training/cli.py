@@ -199,6 +199,10 @@ def calibrate(
     )
     typer.echo(f"true rate with 90 %: {decision.rate_low:.3%} to {decision.rate_high:.3%}")
     typer.echo(f"threshold: {before.thresholds['score']:.6g} → {decision.thresholds['score']:.6g}")
+    if new.calibration.fdr is not None:
+        typer.echo(
+            f"where a request names nothing: a false discovery rate of {new.calibration.fdr:g}, instead of a rate"
+        )
     if new.calibration.segments is not None:
         typer.echo(f"segments: {_segments_in_words(new)}")
     typer.echo(f"bundle: {target}; it is live: a running service takes it at its next start")
@@ -362,6 +366,8 @@ def _rows(outcome: "Outcome", models: Path) -> list[tuple[str, str]]:
         ),
         ("smallest rate", f"{smallest_rate(decision.n_calibration):.3%} with these calibration records"),
     ]
+    if bundle.calibration.fdr is not None:
+        rows.append(("instead", f"a false discovery rate of {bundle.calibration.fdr:g}, where a request names nothing"))
     if bundle.calibration.segments is not None:
         rows.append(("segments", _segments_in_words(bundle)))
     if outcome.evaluation is not None:

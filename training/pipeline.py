@@ -23,7 +23,7 @@ from nelbo.results import shown_value
 from nelbo.schema import Schema
 from nelbo.scoring import Graph, Scorer, combine, states
 from nelbo.store import Store
-from training.calibrate import calibrated, chosen_rate, combination_of, now, segment_field
+from training.calibrate import DEFAULT_RATE, calibrated, chosen_rate, combination_of, now, segment_field
 from training.card import model_card
 from training.compact import compact
 from training.config import Config
@@ -201,7 +201,8 @@ def recalibrate(
         bundle: the one to start from.
         table: normal records that the model was not fitted on.
         label: which of them are normal; None if all are.
-        rate: the new version's own; None for 1 %, or what the records carry.
+        rate: the new version's own; None for 1 %, or what the records carry. Where neither a rate nor a confidence nor
+            a false discovery rate is given, the bundle keeps what it has, as far as the records carry it.
         models: the store's folder.
         confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
         fdr: false discovery rate to hold instead where a request names nothing; None for the rate.
@@ -214,9 +215,13 @@ def recalibrate(
     batch = read_normal(table, bundle.schema, label)
     say(capacity(len(batch)))
     graph = Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
-    rate = chosen_rate(rate, len(batch), confidence)
-    before = bundle.calibration.segments
-    segment = before.field if segment is None and before is not None else segment
+    usual, old = DEFAULT_RATE, bundle.calibration
+    if rate is None and confidence is None and fdr is None:
+        confidence, fdr = old.confidence, old.fdr
+        # What too few records had to take instead of 1 % was nobody's wish.
+        usual = old.rate if old.rate != chosen_rate(None, old.n, old.confidence) else DEFAULT_RATE
+    rate = chosen_rate(rate, len(batch), confidence, usual)
+    segment = old.segments.field if segment is None and old.segments is not None else segment
     if segment is not None:
         segment_field(bundle.schema, segment)
     calibration = calibrated(graph, bundle.calibration.combination, batch, rate, confidence, fdr, segment)

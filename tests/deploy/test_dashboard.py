@@ -72,7 +72,7 @@ def test_prometheus_sees_the_service_and_has_loaded_the_rules(watched: Watched) 
     assert [(target["labels"]["job"], target["health"]) for target in targets] == [("nelbo", "up")]
     rules = [rule for group in watched.prometheus.api("rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 12
+    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 13
 
 
 def test_prometheus_holds_what_was_sent(watched: Watched) -> None:
@@ -123,7 +123,7 @@ def test_each_panel_says_what_healthy_looks_like(panel: Panel) -> None:
 
 def test_the_dashboard_has_its_rows_and_no_panel_covers_another() -> None:
     rows = [panel.title for panel in read_panels() if panel.kind == "row"]
-    assert rows == ["Traffic", "Decisions", "p-values", "Latency", "Data quality", "Models", "Process"]
+    assert rows == ["Traffic", "Decisions", "p-values", "Latency", "Data quality", "Drift", "Models", "Process"]
     cells = [
         (x, y)
         for p in read_panels()

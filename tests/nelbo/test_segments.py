@@ -11,6 +11,7 @@ from nelbo.errors import BundleError
 from nelbo.results import decision_answer, results
 from nelbo.scoring import Scorer
 from nelbo.segments import Segments
+from nelbo.window import Window
 from tests.bundles import PUMPS, normal_records, odd_record, write_tiny_bundle
 
 
@@ -25,11 +26,28 @@ def test_record_is_judged_by_its_segment_where_that_has_enough_records(scorer: S
     n_open, n_shut = scorer.decider.n_of_segments
     assert (n_open + n_shut, n_open > 99 > n_shut) == (199, True)
     scored = scorer.score(scorer.decoder.objects(records), scorer.decider.decide(0.05))
-    assert scored.segments.tolist() == [0, 1, -1]  # an unseen category is judged by all
+    assert scored.decision.judges(scored.segments).tolist() == [0, 1, -1]  # an unseen category is judged by all
     smallest = [1 / (n_open + 1), 1 / (n_shut + 1), 1 / 200]
     assert scored.p_values["score"].tolist() == pytest.approx(smallest)
     strict = scorer.score(scorer.decoder.objects(records), scorer.decider.decide(0.01))
-    assert strict.segments.tolist() == [0, -1, -1]  # 39 records do not carry 1 %
+    assert strict.decision.judges(strict.segments).tolist() == [0, -1, -1]  # 39 records do not carry 1 %
+
+
+def test_segment_too_small_for_the_bundles_own_rate_never_judges(tmp_path: Path) -> None:
+    """About 40 records do not carry the bundle's 1 %; at 10 %, or at 0, they would, and p-values would be coarse."""
+    scorer = Scorer(read_bundle(write_tiny_bundle(tmp_path, segment="valve", rate=0.01)))
+    for rate in (0.0, 0.01, 0.1, 0.5):
+        assert list(scorer.decider.decide(rate).segments) == [0]
+
+
+def test_window_counts_by_the_bundles_own_decision_whatever_a_request_asks(scorer: Scorer) -> None:
+    batch = scorer.decoder.objects(normal_records(300, seed=9))
+    counts = []
+    for rate in (None, 0.005, 0.3):
+        window = Window(scorer.schema, scorer.bundle.reference, scorer.decider.decide())
+        window.add(scorer.score(batch, scorer.decider.decide(rate)))
+        counts.append(window.n_flagged)
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_missing_value_of_the_segments_field_is_judged_by_all(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_fit_lists_suspicious_records_in_lines_that_exclude_takes(run: Run) -> N
     write_csv(mixed_table(), Path("t.csv"))
     _, out, _ = run("fit", "t.csv", "--name", "mill", "--config", "quick.toml")
     lines = out.splitlines()
-    at = lines.index("training records to look at: the oddest of 400 by an Isolation Forest")
+    at = lines.index("training records to look at: the oddest of 400")
     assert lines[at + 1].split() == ["record", "id", "p-value", "why"]
     assert lines[at + 7] == "the first 20 are in the report; --exclude FILE fits without those that you name"
     Path("faults.txt").write_text("\n".join(lines[at + 2 : at + 7]))

@@ -139,6 +139,18 @@ def test_calibration_on_other_records_keeps_scores_and_changes_thresholds(tmp_pa
     assert second.manifest.data["digest"] == first.bundle.manifest.data["digest"]
 
 
+def test_calibration_without_a_wish_keeps_that_of_the_bundle(tmp_path: Path) -> None:
+    """Of 300 records 30 calibrate, whose smallest rate is 3.23 %: taken for want of records, and not kept."""
+    path, other = (write_csv(numeric_table(n, seed=n), tmp_path / f"{n}.csv") for n in (300, 500))
+    models = tmp_path / "models"
+
+    def again(rate: float | None, fdr: float | None) -> CalibrationFile:
+        first = run(Request(path, "n", models, rate=rate, fdr=fdr, config=QUICK))
+        return read_bundle(recalibrate(first.bundle, other, None, None, models)).calibration
+
+    assert [(found.rate, found.fdr) for found in (again(0.05, None), again(None, 0.2))] == [(0.05, None), (0.01, 0.2)]
+
+
 def test_calibration_with_too_few_records_for_its_rate_is_refused(tmp_path: Path) -> None:
     first = run(Request(write_csv(numeric_table(), tmp_path / "t.csv"), "n", tmp_path / "models", config=QUICK))
     few = write_csv(numeric_table(50, seed=1), tmp_path / "few.csv")
