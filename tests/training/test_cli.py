@@ -157,7 +157,8 @@ def test_fit_and_calibrate_judge_segments_apart(run: Run) -> None:
     assert (code, found["fdr"]) == (0, 0.05)
     assert sum(of["n_calibration"] for of in found["segments"]["values"]) == 600  # the field was kept
     assert "600 calibration records certify a false-alarm rate of 0.167 %" in err
-    code, out, _ = run("calibrate", "n", "fresh.csv")
+    code, out, _ = run("calibrate", "n", "fresh.csv", "--fdr", 0.1)
+    assert "instead of a rate" in out
     assert "segments: 3 of 3 of 'line' are judged by records of their own" in out
 
 
