@@ -30,7 +30,7 @@ from nelbo.errors import TableError
 from nelbo.inference import infer_schema
 from nelbo.judgement import BUDGET_MARTINGALE, judge
 from nelbo.martingale import Martingale
-from nelbo.records import Batch
+from nelbo.records import Batch, take
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Scorer
 from nelbo.tables import open_table, read_columns
@@ -38,7 +38,6 @@ from nelbo.verdict import State, Verdict, verdict
 from nelbo.watch import Watch
 from nelbo.window import Window
 from training.config import Config, read_config
-from training.data import take
 from training.pipeline import Request, recalibrate, run
 
 RATES = (0.01, 0.05)  # asked for

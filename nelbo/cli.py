@@ -231,8 +231,8 @@ def _too_few_for(fdr: float, n_calibration: int, n: int) -> str:
     """What a false discovery rate needs before it flags anything: no p-value is below 1 / (n + 1)."""
     at_least = math.ceil(n / ((n_calibration + 1) * fdr))
     return (
-        f"with {n_calibration:,} calibration records, of {n:,} records at least {at_least:,} must score above all of "
-        f"them before one is flagged at a false discovery rate of {fdr:g}"
+        f"with {n_calibration:,} calibration records, at least {at_least:,} of {n:,} records must stand out together "
+        f"before any is flagged at a false discovery rate of {fdr:g}"
     )
 
 

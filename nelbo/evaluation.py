@@ -47,7 +47,7 @@ def evaluate(
     Args:
         statistics: of n records, each shape (n,), as the scorer gives them.
         decision: of the same bundle's decider.
-        segments: shape (n,), by which each record is judged, as `Scored.segments`.
+        segments: shape (n,), of which each record is, as `Scored.segments`.
         is_anomaly: shape (n,).
 
     Raises:

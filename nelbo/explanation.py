@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nelbo.calibration import ODDEST_WEIGHT, Combination, Scores
 from nelbo.expectation import Expected, expected_category, expected_number, instead
-from nelbo.records import MISSING, Batch, code_table
+from nelbo.records import MISSING, Batch, code_table, take
 from nelbo.schema import Category
 from nelbo.scoring import Outputs, Scored, Scorer, combine, novelty
 
@@ -80,7 +80,7 @@ class Repairs:
     """m records with other values where their causes were, scored again: of each, a normal record close by.
 
     Attributes:
-        changes: of each record, the values by field.
+        changes: of each record, the values by field; a cause whose value is what is expected is left as it is.
         scored: the repaired records.
     """
 
@@ -133,7 +133,7 @@ def _without(
     scorer: Scorer, combination: Combination, scored: Scored, rows: Rows, hidden: Flags
 ) -> tuple[Scores, Outputs]:
     """The scores, by another combination, of records with fields hidden, and what the graph says of them."""
-    outputs = scorer.without(_taken(scored.batch, rows), hidden)
+    outputs = scorer.without(take(scored.batch, rows), hidden)
     statistics, _, _ = combine(combination, outputs, scored.missing[rows] | hidden, scored.unseen[rows] & ~hidden)
     return statistics["score"], outputs
 
@@ -148,19 +148,6 @@ def _parts(n: int, n_copies: int) -> Iterator[slice]:
     """Slices of n records of which each is copied so often."""
     size = max(1, _AT_ONCE // max(1, n_copies))
     return (slice(start, start + size) for start in range(0, n, size))
-
-
-def _taken(batch: Batch, rows: Rows) -> Batch:
-    """Some records, or copies of them, without their own values."""
-    return replace(
-        batch,
-        numbers=batch.numbers[rows],
-        codes=batch.codes[rows],
-        index=batch.index[rows],
-        ids=[None] * len(rows),
-        values={},
-        errors=(),
-    )
 
 
 # --- the few fields that make a record odd ------------------------------------------------------------
@@ -246,7 +233,7 @@ class _Search:
 
     def look(self, at: Rows, hidden: Flags) -> Scored:
         """Some of the records, scored as if what is hidden had been left out."""
-        batch = _taken(self.scored.batch, self.rows[at])
+        batch = take(self.scored.batch, self.rows[at])
         numbers, codes, _ = self.scorer.schema.places
         batch = replace(
             batch,
@@ -291,7 +278,7 @@ class _Search:
             scores, _ = _without(self.scorer, self.combination, self.scored, self.rows[copies], hidden)
             scores[(hidden & self.scored.missing[self.rows[copies]]).any(axis=1)] = np.inf
             best = scores.reshape(-1, first.size).argmin(axis=1) + np.arange(len(at[part])) * first.size
-            self.pairs[at[part]] = hidden[best]
+            self.pairs[at[part]] = hidden[best] & np.isfinite(scores[best])[:, None]
         found = self.look(at, self.pairs[at])
         self.pair_p_values[at] = np.where(found.flagged, -1.0, found.p_values["score"])
 
@@ -367,12 +354,14 @@ def repair(scorer: Scorer, scored: Scored, found: Causes) -> Repairs:
         found: the causes of m of them.
     """
     schema = scorer.schema
-    batch = _taken(scored.batch, found.rows)
+    batch = take(scored.batch, found.rows)
     changes: list[dict[str, float | Category | None]] = []
     for i, positions in enumerate(found.fields):
         fields = [schema.fields[j] for j in positions]
         expected = (expected_of(scorer, found.expected_numbers[i], found.expected_codes[i], j) for j in positions)
-        changes.append({field.name: instead(field, one) for field, one in zip(fields, expected, strict=True)})
+        values = ((field.name, instead(field, one)) for field, one in zip(fields, expected, strict=True))
+        row = int(found.rows[i])
+        changes.append({name: value for name, value in values if value != scored.batch.values[name][row]})
     _put(batch, changes, scorer)
     return Repairs(changes, scorer.score(batch, scored.decision))
 

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Scores = NDArray[np.float64]  # as in `nelbo.calibration`, which stands on this module
 
 FURTHEST = 10.0  # times below 1 / (n + 1); beyond, a factor of ten either way would be no surprise
-# Of 1,000 records the rate was within a factor of ten in 87 % of sets only where the tail is a Pareto's of shape 0.5.
+# Of 1,000 records the rate was within a factor of ten in 87 % of sets only where the tail is a Pareto's of shape 0.5
+# (a run that is not kept).
 FEWEST = 2_000
 # A tail of 10 √n records: with more, the normal's is not yet straight; with fewer, the shape is not known well enough.
 _TAIL_ROOTS = 10
@@ -29,13 +30,14 @@ _FEWEST_DISTINCT = 100  # scores in the tail; of fewer, ties make steps and not 
 # surprises have by construction. Within a factor of ten with 2,000 records: 92 to 99 %, without this 87 to 97 %.
 PRIOR_SPREAD = 0.1
 # The band must not take the word of that prior, nor that a tail is a generalised Pareto's to the letter: with a wider
-# prior, and a record as good as 0.4 of one, it covers 88 to 99 %; as good as 1, 60 to 90 %.
+# prior, and a record as good as 0.4 of one, it covers 88 to 99 %; as good as 1, 60 to 90 % (runs that are not kept).
 _BAND_PRIOR_SPREAD = 0.3
 _BAND_WEIGHT = 0.4
 _N_BAND = 100  # pairs kept for the band; enough for its 5 % points
 _N_FIT = 200  # samples that say how well a tail fits; enough for p = 0.01
 
-# Below this p-value a tail does not fit. At 0.05 a fifth of normal tails were refused, which go on well enough.
+# Below this p-value a tail does not fit. At 0.05 a fifth of normal tails were refused, which go on well enough (seen
+# once).
 _WORST_FIT = 0.01
 # A tail of such a shape comes to an end soon: its threshold would need to be known within a few percent of the way
 # there, and in half of the sets flags a tenth of what is asked for, or nothing. To 2,000 records the normal's tail

@@ -59,6 +59,23 @@ class Batch:
         return len(self.index) + len(self.errors)
 
 
+def take(batch: Batch, rows: NDArray[np.intp]) -> Batch:
+    """Some records of a batch, or copies of them, without their own values and ids.
+
+    Args:
+        batch: n records.
+        rows: shape (m,), which of them.
+    """
+    return replace(
+        batch,
+        numbers=batch.numbers[rows],
+        codes=batch.codes[rows],
+        index=batch.index[rows],
+        ids=[None] * len(rows),
+        values={},
+    )
+
+
 def value_type(column: Column) -> Any:
     """The JSON type of a present value of a column, as msgspec decodes it: never coerced."""
     if column.role == "id":

@@ -12,7 +12,6 @@ from nelbo.bundle import Bundle
 from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
 from nelbo.decision import Decider, Decision
 from nelbo.errors import BundleError, CalibrationError
-from nelbo.intent import Intent
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Category, Schema
 from nelbo.segments import ALL, Numbers
@@ -229,13 +228,6 @@ class Scorer:
         decision = self.decider.discover(counts, fdr)
         flagged = scored.statistics["score"] > decision.threshold("score", scored.segments)
         return replace(scored, decision=decision, flagged=flagged)
-
-    def judge(self, batch: Batch, intent: Intent) -> Scored:
-        """As `score` or `discover`, whichever the intent is about; an empty one is the bundle's own."""
-        intent = self.decider.intent if intent == Intent() else intent
-        if intent.fdr is not None:
-            return self.discover(batch, intent.fdr)
-        return self.score(batch, self.decider.decide(intent.rate, intent.confidence))
 
     def _segments_of(self, batch: Batch) -> Numbers:
         """The segment that each record is of."""

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from nelbo.cli import AsJson, Confidence, MaxFalseAlarms, Models, Per, RecordsPerS, TablePath
 from nelbo.errors import SchemaError, StoreError
 
 if TYPE_CHECKING:
@@ -19,15 +20,9 @@ if TYPE_CHECKING:
 
 # What a command does is imported inside it: torch takes seconds, and `nelbo --help` should not.
 
-TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet or NDJSON; a record a row.")]
-Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
 LabelColumn = Annotated[str | None, typer.Option("--label", help="Column that says which records are normal.")]
 NormalValue = Annotated[str | None, typer.Option("--normal", help="Its value in normal records.")]
 Rate = Annotated[float | None, typer.Option(help="False-alarm rate; 0.01, or what the records carry, if not given.")]
-Confidence = Annotated[float | None, typer.Option(help="Keep the true rate below the rate with this probability.")]
-MaxFalseAlarms = Annotated[float | None, typer.Option(help="Instead of a rate: so many false alarms a while.")]
-Per = Annotated[str | None, typer.Option(help="That while: hour, day or week.")]
-RecordsPerS = Annotated[float | None, typer.Option(help="The traffic that --max-false-alarms is meant for.")]
 Fdr = Annotated[
     float | None, typer.Option(help="Where a request names nothing: the share of flagged records that may be normal.")
 ]
@@ -36,8 +31,6 @@ Segment = Annotated[
     typer.Option(metavar="FIELD", help="Judge each category of this field by calibration records of its own."),
 ]
 _N_SUSPECTS, _ID_WIDTH = 5, 16  # a line each under what was learnt; the report lists more
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def schema(
@@ -303,7 +296,9 @@ def _segments_in_words(bundle: "Bundle") -> str:
     from nelbo.decision import Decider, needed
 
     calibration, found = bundle.calibration, _segments_as_json(bundle) or {"field": "", "values": []}
-    few = [f"{value['segment']} ({value['n_calibration']})" for value in found["values"] if not value["own"]]
+    few = [
+        f"{json.dumps(value['segment'])} ({value['n_calibration']})" for value in found["values"] if not value["own"]
+    ]
     n_own, n_all = len(found["values"]) - len(few), len(Decider(calibration).n_of_segments)
     text = f"{n_own} of {n_all} of '{found['field']}' are judged by records of their own"
     if not few:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nelbo.decision import needed
 from nelbo.errors import SchemaError, TableError
 from nelbo.inference import fields_from, infer_schema
-from nelbo.records import Batch, RecordDecoder
+from nelbo.records import Batch, RecordDecoder, take
 from nelbo.schema import Column, Schema, read_schema
 from nelbo.tables import Labels, Table, count_records, open_table, read_batches, read_columns
 from nelbo.tables import labels as labels_in
@@ -167,18 +167,6 @@ def read_normal(path: Path, schema: Schema, label: Label | None) -> Batch:
     everything = read(path, schema, ignored=(label.column,))
     labels = _informative(labels_in(open_table(path), label.column, label.normal), label, path)
     return take(everything, np.flatnonzero(labels.is_normal))
-
-
-def take(batch: Batch, rows: Rows) -> Batch:
-    """Some records of a batch, without their own values."""
-    return replace(
-        batch,
-        numbers=batch.numbers[rows],
-        codes=batch.codes[rows],
-        index=batch.index[rows],
-        ids=[None] * len(rows),
-        values={},
-    )
 
 
 def file_digest(path: Path) -> str:

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nelbo.records import Batch
-from training.data import take
+from nelbo.records import Batch, take
 from training.vae import VAE
 
 _ACTIVE = 0.01  # variance of a latent's posterior mean over records; Burda et al., ICLR 2016

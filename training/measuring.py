@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from nelbo.calibration import STATISTICS, Calibration, Scores, StatisticName, n_flagged_allowed, raised
 from nelbo.decision import Decision, smallest_rate
-from nelbo.records import Batch
+from nelbo.records import Batch, take
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Graph, Scored, Scorer, states, upward
 from training.baselines import MAX_FIT, baseline_scores
-from training.data import Data, take
+from training.data import Data
 from training.evaluate import LatentUse
 from training.facts import (
     FALSE_ALARMS,

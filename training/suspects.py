@@ -11,12 +11,12 @@ from sklearn.ensemble import IsolationForest
 
 from nelbo.bundle import Bundle
 from nelbo.calibration import Scores
-from nelbo.records import Batch, RecordDecoder
+from nelbo.records import Batch, RecordDecoder, take
 from nelbo.results import Result, results
 from nelbo.schema import Schema
 from nelbo.scoring import CHUNK, Graph, Outputs, Scorer
 from nelbo.tables import open_table, read_batches
-from training.data import Data, take
+from training.data import Data
 from training.facts import Suspect, SuspectFacts
 from training.prior import Chosen, Exemplars, Itself
 from training.split import Rows

@@ -197,6 +197,17 @@ def test_score_holds_a_false_discovery_rate_in_each_window_of_a_stream(run: Run,
     assert (code, err) == (2, "nelbo: window: expected it beside a false discovery rate, got none\n")
 
 
+def test_false_discovery_rate_that_finds_nothing_says_what_it_needs(run: Run, models: Path, tmp_path: Path) -> None:
+    """No p-value is below 1/200: k of 50 records are allowed at k/50 · 0.1 ≥ 1/200, from 2.5 on."""
+    path = ndjson(tmp_path / "t.ndjson", [odd_record(), *normal_records(49, 30)])
+    code, _, err = run("score", "pumps", path, "--models", models, "--fdr", 0.1)
+    assert code == 0
+    assert err.endswith(
+        "with 199 calibration records, at least 3 of 50 records must stand out together before any is flagged at a "
+        "false discovery rate of 0.1\n"
+    )
+
+
 def test_bundles_own_false_discovery_rate_holds_where_none_is_named(run: Run, tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "models", fdr=0.1)
     path = ndjson(tmp_path / "t.ndjson", [odd_record()] * 10 + normal_records(40))

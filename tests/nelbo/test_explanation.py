@@ -224,6 +224,14 @@ def test_repair_puts_what_is_expected_in_the_fields_own_step(scorer: Scorer) -> 
     assert found.changes == [{"pressure": 5.17, "rpm": 1533.0}]
 
 
+def test_repair_leaves_a_cause_alone_that_is_what_is_expected(scorer: Scorer) -> None:
+    scored = scored_by(scorer, CALM | {"pressure": 40.0})
+    both = [[PUMPS.positions["pressure"], PUMPS.positions["valve"]]]
+    expected = (np.array([[5.0, 20.0, 1500.0]]), np.zeros((1, 2), dtype=np.int64))  # the valve open, as it is
+    found = repair(scorer, scored, Causes(np.array([0]), both, np.array([True]), *expected))
+    assert found.changes == [{"pressure": 5.0}]
+
+
 def test_repaired_record_is_scored_as_if_it_had_been_sent(scorer: Scorer) -> None:
     records = [odd_record(), CALM | {"rpm": 9000.0}, odd_record(valve="ajar", rpm=None)]
     found = repaired(scorer, scored_by(scorer, *records))

@@ -167,6 +167,14 @@ def test_repair_holds_what_would_be_normal_instead(sure: Scorer) -> None:
     assert not again["flagged"]
 
 
+def test_reason_of_an_alarm_that_its_repair_does_not_end_says_so(scorer: Scorer) -> None:
+    """At a rate of a half many a record is flagged that is by nature not the most usual."""
+    found = [result for result in answered(scorer, normal_records(300, 40), rate=0.5) if result["flagged"]]
+    unmended = [result for result in found if result["repair"] is not None and result["repair"]["flagged"]]
+    assert unmended
+    assert all(result["reason"].endswith("these explain only a part of it") for result in unmended)
+
+
 def test_fields_are_expected_by_those_that_are_not_repaired(scorer: Scorer) -> None:
     """Flow is expected by pressure and rpm as they are, and these by flow and each by nothing of the other."""
     (result,) = answered(scorer, [CALM | {"pressure": 40.0, "rpm": -9000}])

@@ -63,6 +63,15 @@ def test_new_category_is_named_first(scorer: Scorer) -> None:
     assert "have a category that the fit did not see" in found.reason
 
 
+def test_of_a_field_that_moved_and_is_missing_less_the_move_is_told(scorer: Scorer) -> None:
+    """A tenth of rpm is missing in the fit; here none is, and all are four widths higher."""
+    records = [record | {"rpm": (record["rpm"] or 1500.0) + 400.0} for record in normal_records(500, 6)]
+    found = feed(watch(scorer), scorer, records)
+    (rpm,) = (field for field in found.judgement.fields if field.field == "rpm")
+    assert rpm.changes == ("values", "missing")
+    assert found.reason.startswith("field 'rpm' has changed most: PSI ")
+
+
 def test_how_records_are_batched_does_not_matter(scorer: Scorer) -> None:
     records = [*normal_records(600, 4), *map(moved, normal_records(400, 5))]
     found = [feed(watch(scorer), scorer, records, size) for size in (1, 130, 1_000)]

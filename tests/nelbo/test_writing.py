@@ -177,3 +177,10 @@ def test_top_fields_are_three_different_ones(bundle: Bundle) -> None:
     top = [table[f"top_field_{i}"][0].as_py() for i in (1, 2, 3)]
     assert len(set(top)) == 3
     assert set(top) <= {field.name for field in PUMPS.fields}
+
+
+def test_ids_whose_new_names_would_meet_are_all_kept(bundle: Bundle) -> None:
+    scorer = with_ids(bundle, "index", "id_index")
+    record = {name: value for name, value in odd_record().items() if name != "serial"}
+    table = rows_of(scorer, scored_by(scorer, [record | {"index": "a", "id_index": "b"}]))
+    assert [table[name].to_pylist() for name in ("index", "id_id_index", "id_index")] == [[0], ["a"], ["b"]]
