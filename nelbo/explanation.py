@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from nelbo.calibration import ODDEST_WEIGHT, Combination, Scores
 from nelbo.expectation import Expected, expected_category, expected_number, instead
-from nelbo.records import MISSING, Batch, code_table, take
+from nelbo.records import Batch, take
 from nelbo.schema import Category
 from nelbo.scoring import Outputs, Scored, Scorer, combine, novelty
+from nelbo.structs import MISSING, code_table
 
 MOST_CAUSES = 5  # asked for; more fields than that would be the record itself
 # Of the normal records one in ten is as odd: nobody would look at such a one. To stop as soon as a record is no longer

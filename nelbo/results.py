@@ -3,7 +3,8 @@
 The names are a contract. What no part of nelbo fills yet is null.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Literal
 
 import msgspec
@@ -60,7 +61,7 @@ class DecisionAnswer(msgspec.Struct, frozen=True):
     segments: list[SegmentAnswer] | None  # of the answer's records, those judged apart; null where the bundle has none
 
 
-class Deciding(msgspec.Struct, frozen=True):
+class Deciding(msgspec.Struct, frozen=True, gc=False):
     """The statistic that decides."""
 
     value: float
@@ -68,7 +69,7 @@ class Deciding(msgspec.Struct, frozen=True):
     threshold: float | None
 
 
-class Statistic(msgspec.Struct, frozen=True):
+class Statistic(msgspec.Struct, frozen=True, gc=False):
     """A statistic that does not decide."""
 
     value: float
@@ -77,7 +78,7 @@ class Statistic(msgspec.Struct, frozen=True):
     beyond: bool
 
 
-class Contribution(msgspec.Struct, frozen=True):
+class Contribution(msgspec.Struct, frozen=True, gc=False):
     """One field's part in a record's oddness."""
 
     field: str
@@ -97,7 +98,7 @@ class Repair(msgspec.Struct, frozen=True):
     flagged: bool
 
 
-class Explained(msgspec.Struct, frozen=True):
+class Explained(msgspec.Struct, frozen=True, gc=False):
     """Why a record is odd: nothing where nobody asked, the last two of flagged records alone."""
 
     contributions: list[Contribution] | None  # the largest attribution first
@@ -108,7 +109,7 @@ class Explained(msgspec.Struct, frozen=True):
 _UNEXPLAINED = Explained(None, None, None)
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(msgspec.Struct, frozen=True, gc=False):
     """A scored record."""
 
     index: int
@@ -122,8 +123,8 @@ class Result(msgspec.Struct, frozen=True):
     contributions: list[Contribution] | None
     reason: str | None
     repair: Repair | None
-    missing: list[str]
-    unseen: list[str]
+    missing: Sequence[str]
+    unseen: Sequence[str]
     segment: bool | Category | None  # by whose calibration records it is judged; null for all records
 
 
@@ -198,8 +199,9 @@ def _segment_answer(segment: bool | Category, decision: Decision) -> SegmentAnsw
 def results(scorer: Scorer, scored: Scored, explain: Explain = "flagged") -> list[Result | FaultyResult]:
     """One result a record, in the order of the records, those that could not be scored included."""
     wanted = {"flagged": scored.flagged, "all": np.ones_like(scored.flagged), "none": np.zeros_like(scored.flagged)}
-    explained = _explanations(scorer, scored, np.flatnonzero(wanted[explain]))
-    good = [_result(scorer, scored, row, explained.get(row, _UNEXPLAINED)) for row in range(len(scored.batch))]
+    good = _results(scorer, scored, _explanations(scorer, scored, np.flatnonzero(wanted[explain])))
+    if not scored.batch.errors:
+        return good
     faulty = [fault_of(error) for error in scored.batch.errors]
     return sorted([*good, *faulty], key=lambda result: result.index)
 
@@ -209,37 +211,65 @@ def fault_of(error: RecordError) -> FaultyResult:
     return FaultyResult(error.index, None, Fault(error.field, error.expected, error.found, str(error)))
 
 
-def _result(scorer: Scorer, scored: Scored, row: int, explained: Explained) -> Result:
-    names = [field.name for field in scorer.schema.fields]
-    p_value = float(scored.p_values["score"][row])
-    return Result(
-        index=int(scored.batch.index[row]),
-        id=scored.batch.ids[row],
-        flagged=bool(scored.flagged[row]),
-        p_value=p_value,
-        score=Deciding(float(scored.statistics["score"][row]), p_value, _finite(_by(scored, row).thresholds["score"])),
-        reconstruction_error=_statistic(scored, "reconstruction_error", row),
-        elbo=_statistic(scored, "elbo", row),
-        kl=float(scored.kl[row]),
-        contributions=explained.contributions,
-        reason=explained.reason,
-        repair=explained.repair,
-        missing=[names[j] for j in np.flatnonzero(scored.missing[row])],
-        unseen=[names[j] for j in np.flatnonzero(scored.unseen[row])],
-        segment=scorer.segment_named(int(scored.decision.judges(scored.segments[row : row + 1])[0])),
+def _results(scorer: Scorer, scored: Scored, explained: Mapping[int, Explained]) -> list[Result | FaultyResult]:
+    """One result a scored record, made column by column: record by record they would take eight times as long."""
+    p_values = scored.p_values["score"].tolist()
+    contributions: Iterable[list[Contribution] | None] = repeat(None)
+    reasons: Iterable[str | None] = repeat(None)
+    repairs: Iterable[Repair | None] = repeat(None)
+    if explained:
+        of_each = [explained.get(row, _UNEXPLAINED) for row in range(len(scored.batch))]
+        contributions = [found.contributions for found in of_each]
+        reasons, repairs = [found.reason for found in of_each], [found.repair for found in of_each]
+    made = map(
+        Result,
+        scored.batch.index.tolist(),
+        scored.batch.ids,
+        scored.flagged.tolist(),
+        p_values,
+        map(Deciding, scored.statistics["score"].tolist(), p_values, _thresholds(scored, "score")),
+        _statistics(scored, "reconstruction_error"),
+        _statistics(scored, "elbo"),
+        scored.kl.tolist(),
+        contributions,
+        reasons,
+        repairs,
+        _named(scorer, scored.missing),
+        _named(scorer, scored.unseen),
+        _segments(scorer, scored),
     )
+    return list(made)
 
 
-def _statistic(scored: Scored, name: StatisticName, row: int) -> Statistic:
+def _statistics(scored: Scored, name: StatisticName) -> Iterator[Statistic]:
     """A statistic in its own direction: the ELBO's threshold lies below the normal records."""
-    value, threshold = scored.statistics[name][row], np.array(_by(scored, row).thresholds[name])
-    beyond = bool(upward(name, value) > threshold)
-    return Statistic(float(value), float(scored.p_values[name][row]), _finite(float(upward(name, threshold))), beyond)
+    values = scored.statistics[name]
+    beyond = upward(name, values) > scored.decision.threshold(name, scored.segments)
+    return map(Statistic, values.tolist(), scored.p_values[name].tolist(), _thresholds(scored, name), beyond.tolist())
 
 
-def _by(scored: Scored, row: int) -> Decision:
-    """What held for one record: of its segment, or of all."""
-    return scored.decision.of(int(scored.segments[row]))
+def _thresholds(scored: Scored, name: StatisticName) -> Iterable[float | None]:
+    """What each record's statistic is held against, in its own direction."""
+    if not scored.decision.segments:
+        return repeat(_finite(float(upward(name, np.array(scored.decision.thresholds[name])))))
+    return map(_finite, upward(name, scored.decision.threshold(name, scored.segments)).tolist())
+
+
+def _named(scorer: Scorer, where: NDArray[np.bool_]) -> Iterable[Sequence[str]]:
+    """The names of the fields at which each record is so."""
+    if not where.any():
+        return repeat(())
+    names = [field.name for field in scorer.schema.fields]
+    found: list[Sequence[str]] = [()] * len(where)
+    for row in np.flatnonzero(where.any(axis=1)).tolist():
+        found[row] = [names[j] for j in np.flatnonzero(where[row]).tolist()]
+    return found
+
+
+def _segments(scorer: Scorer, scored: Scored) -> Iterable[bool | Category | None]:
+    if not scored.decision.segments:
+        return repeat(None)
+    return map(scorer.segment_named, scored.decision.judges(scored.segments).tolist())
 
 
 def explained_alarms(scorer: Scorer, scored: Scored) -> dict[int, Explained]:

@@ -204,7 +204,7 @@ class Scorer:
         missing, unseen = states(self.schema, batch)
         statistics, contributions, kl = combine(self.bundle.calibration.combination, outputs, missing, unseen)
         segments = self._segments_of(batch)
-        judges = decision.judges(segments)
+        judges = decision.judges(segments) if decision.segments else None
         p_values = {name: self.decider.p_values(name, upward(name, statistics[name]), judges) for name in STATISTICS}
         flagged = statistics["score"] > decision.threshold("score", segments)
         return Scored(

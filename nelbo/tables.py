@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nelbo.errors import RecordError, SchemaError, TableError
-from nelbo.records import Batch, RecordDecoder, expectation, seconds_since_1970, shown, value_type
+from nelbo.records import Batch, RecordDecoder, expectation, shown
 from nelbo.schema import Column, Schema
+from nelbo.structs import seconds_since_1970, value_type
 
 Progress = Callable[[float], object]
 

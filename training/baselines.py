@@ -9,7 +9,8 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
 from nelbo.calibration import Scores
-from nelbo.records import MISSING, Batch, take
+from nelbo.records import Batch, take
+from nelbo.structs import MISSING
 from training.layout import Layout, bend
 
 MAX_FIT = 10_000  # records to fit on: neighbours of 10,000 queries among them take seconds; chosen

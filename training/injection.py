@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nelbo.records import MISSING, Batch
+from nelbo.records import Batch
 from nelbo.schema import Schema
 from nelbo.scoring import states
+from nelbo.structs import MISSING
 from training.layout import Layout
 
 _SHIFT = 4.0  # robust standard deviations: outside the bulk, inside what most sensors can say; chosen

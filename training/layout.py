@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nelbo.records import MISSING, Batch
+from nelbo.records import Batch
 from nelbo.schema import Column, Schema
+from nelbo.structs import MISSING
 
 Codes = NDArray[np.int64]
 

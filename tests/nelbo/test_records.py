@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nelbo.errors import BodyError, RecordError
-from nelbo.records import MISSING, Batch, RecordDecoder, seconds_since_1970
+from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Kind, Schema
+from nelbo.structs import MISSING, seconds_since_1970
 
 
 def field(name: str, kind: Kind = "numeric", **rest: Any) -> Column:
@@ -127,7 +128,7 @@ def test_seconds_pass_as_they_are() -> None:
 
 def test_values_are_the_records_own() -> None:
     batch = decoder(A, KIND).json(body('{"a": 1, "kind": "L"}', '{"a": null, "kind": "?"}'))
-    assert list(batch.values["a"]) == [1, None]
+    np.testing.assert_array_equal(batch.values["a"], [1, np.nan])
     assert list(batch.values["kind"]) == ["L", "?"]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from nelbo.errors import SchemaError, TableError
 from nelbo.records import Batch, RecordDecoder
+from nelbo.results import shown_value
 from nelbo.schema import Column, Schema
 from nelbo.tables import CsvTable, ParquetTable, Table, labels, open_table, read_batches, read_columns
 
@@ -234,7 +235,7 @@ def test_csv_parquet_and_json_lines_of_the_same_records_give_equal_batches(tmp_p
         np.testing.assert_array_equal(batch.numbers, [[40.5, 86400.0], [nan, nan], [39.0, 1.0]])
         np.testing.assert_array_equal(batch.codes, [[0, 1, 1], [3, -1, -1], [-1, 3, 0]])
         assert batch.ids == ["M1", "M2", "M3"]
-        assert {name: list(batch.values[name]) for name in names[1:]} == {
+        assert {name: [shown_value(batch.values[name], row) for row in range(3)] for name in names[1:]} == {
             name: [row[j] for row in rows] for j, name in enumerate(names) if j
         }
         assert batch.errors == ()
