@@ -174,6 +174,7 @@ class Decider:
             for number, n in enumerate(self.n_of_segments)
             if _n_flagged(self.default_rate, n, self.default_confidence) > 0
         ]
+        self._decide = lru_cache(maxsize=256)(self._decided)  # clients ask for the same few rates again and again
 
     def decide(self, rate: float | None = None, confidence: float | None = None) -> Decision:
         """The thresholds for a false-alarm rate.
@@ -186,6 +187,9 @@ class Decider:
         Raises:
             CalibrationError: the rate is no share, or the calibration records do not carry it.
         """
+        return self._decide(rate, confidence)
+
+    def _decided(self, rate: float | None, confidence: float | None) -> Decision:
         if rate is None:
             rate, confidence = self.default_rate, confidence or self.default_confidence
         if not 0.0 <= rate < 1.0:

@@ -1,13 +1,14 @@
 """One scoring request in, one answer out: the only place that decides what a request gets.
 
-Whatever carries requests calls `answer` and sends what it returns; so the ways in differ in speed, never in
-meaning. It touches no counter: it returns what there is to count, and the event loop's thread counts it.
+Whatever carries requests calls `answer`, or for many short ones at once the parts of it, and sends what it returns; so
+the ways in differ in speed, never in meaning. It touches no counter: it returns what there is to count, and the event
+loop's thread counts it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -15,38 +16,22 @@ from numpy.typing import NDArray
 
 from nelbo.calibration import Scores
 from nelbo.decision import Decision
-from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError, TooManyRecordsError
+from nelbo.errors import CalibrationError, RecordError
 from nelbo.intent import Intent
-from nelbo.records import Batch, shown
+from nelbo.records import shown
 from nelbo.results import DecisionAnswer, FaultyResult, Model, Result, decision_answer, model_of, results
 from nelbo.schema import Schema
 from nelbo.scoring import Scored, Scorer
+from nelbo.verdict import State
+from service.decoding import decoded, expect_known_form
 from service.live import Live
-from service.problems import OF_ERROR, Answer, Fault, Kind, ProblemError, pointer
-from service.query import parse_query
+from service.problems import JSON, OF_ERROR, Answer, Fault, Kind, ProblemError
+from service.query import Query, parse_query
+from service.request import ScoreRequest
 
-JSON = "application/json"
 Stage = Literal["decode", "decide", "infer", "explain", "encode"]
 Reason = Literal["missing", "unknown", "repeated", "not-a-record", "wrong-value"]
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """What a transport knows of a scoring request.
-
-    Attributes:
-        name: of the model, as it stands in the path, decoded.
-        body: whole, within the limit.
-        content_type: the header, "" where there is none.
-        content_encoding: the header, "" where there is none.
-        query: without its question mark, not decoded.
-    """
-
-    name: str
-    body: bytes
-    content_type: str = JSON
-    content_encoding: str = ""
-    query: str = ""
+encode = msgspec.json.Encoder().encode
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
@@ -54,7 +39,24 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
 
     model: Model
     decision: DecisionAnswer
-    results: list[Result | FaultyResult]
+    results: Sequence[Result | FaultyResult]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a scoring request asks for.
+
+    Attributes:
+        scorer: of the version that answers.
+        query: of the request.
+        fdr: the false discovery rate that holds, if one does.
+        decision: that holds; of a false discovery rate only the request's records can tell.
+    """
+
+    scorer: Scorer
+    query: Query
+    fdr: float | None
+    decision: Decision
 
 
 @dataclass
@@ -85,6 +87,18 @@ class Tally:
     n_unseen: dict[str, int] = field(default_factory=dict)
     rejected: Kind | None = None
 
+    def count(self, scorer: Scorer, scored: Scored, marks: Sequence[float]) -> None:
+        """Takes in scored records, and when each stage began and the last one ended."""
+        stages: tuple[Stage, ...] = ("decide", "decode", "infer", "explain", "encode")
+        self.stages = {stage: after - before for stage, before, after in zip(stages, marks, marks[1:], strict=False)}
+        self.scored = (scorer, scored)
+        self.n_records = scored.batch.n_records
+        self.n_flagged = int(np.count_nonzero(scored.flagged))
+        self.errors = tuple(reason_of(error) for error in scored.batch.errors)
+        self.p_values = scored.p_values["score"]
+        self.n_missing = _by_field(scorer.schema, scored.missing)
+        self.n_unseen = _by_field(scorer.schema, scored.unseen)
+
 
 def answer(
     live: Live,
@@ -110,28 +124,58 @@ def answer(
 
 
 def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, clock: Callable[[], float]) -> Answer:
-    scorer = find_scorer(live, request.name)
-    tally.model = request.name
-    _expect_json(request)
-    query = parse_query(request.query)
     marks = [clock()]
-    intent = scorer.decider.intent if query.intent == Intent() else query.intent
-    decision = _decided(scorer, intent)
+    wish = wish_of(live, request, tally)
+    scorer = wish.scorer
     marks.append(clock())
-    batch = _decoded(scorer, request.body, max_records)
-    if query.strict and batch.errors:
-        _refuse_records(request.body, batch)
+    batch = decoded(scorer, request, max_records, strict=wish.query.strict)
     marks.append(clock())
-    scored = scorer.discover(batch, intent.fdr) if intent.fdr is not None else scorer.score(batch, decision)
+    scored = scorer.score(batch, wish.decision) if wish.fdr is None else scorer.discover(batch, wish.fdr)
     marks.append(clock())
-    found = results(scorer, scored, query.explain)
+    found = results(scorer, scored, wish.query.explain)
     marks.append(clock())
     state = live.watches.verdict(scorer).state
-    decided = decision_answer(scorer, scored.decision, set(scored.segments.tolist()), state)
-    body = msgspec.json.encode(ScoreAnswer(model_of(scorer), decided, found))
+    body = body_of(head(scorer, scored.decision, scored.segments.tolist(), state), found)
     marks.append(clock())
-    _count(tally, scorer, scored, marks)
+    tally.count(scorer, scored, marks)
     return Answer(200, {"content-type": JSON}, body)
+
+
+def wish_of(live: Live, request: ScoreRequest, tally: Tally) -> Wish:
+    """What a request asks for.
+
+    Args:
+        live: the loaded models.
+        request: its body is not looked at.
+        tally: is told of the model, as soon as there is one.
+
+    Raises:
+        ProblemError: there is no such model, the body has a form that is not read, or the query is wrong.
+    """
+    scorer = find_scorer(live, request.name)
+    tally.model = request.name
+    expect_known_form(request)
+    query = parse_query(request.query)
+    intent = scorer.decider.intent if query.intent == Intent() else query.intent
+    return Wish(scorer, query, intent.fdr, _decided(scorer, intent))
+
+
+def head(scorer: Scorer, decision: Decision, segments: Iterable[int], state: State | None) -> bytes:
+    """The body of an answer up to its results, which short requests that come together have in common.
+
+    Args:
+        scorer: of the version that answers.
+        decision: that held.
+        segments: of which the answer's records are.
+        state: of the traffic.
+    """
+    decided = decision_answer(scorer, decision, set(segments), state)
+    return encode(ScoreAnswer(model_of(scorer), decided, ()))[: -len("[]}")]
+
+
+def body_of(head_: bytes, found: Sequence[Result | FaultyResult]) -> bytes:
+    """The body of an answer: its head, and what is said of the records."""
+    return b"%b%b}" % (head_, encode(found))
 
 
 def find_scorer(live: Live, name: str) -> Scorer:
@@ -150,81 +194,17 @@ def find_scorer(live: Live, name: str) -> Scorer:
     raise ProblemError("model-not-ready", detail, headers={"retry-after": "5"})
 
 
-def _expect_json(request: ScoreRequest) -> None:
-    if request.content_encoding not in ("", "identity"):
-        detail = f"expected a body that is not compressed, got Content-Encoding {shown(request.content_encoding)}"
-        raise ProblemError("unsupported-media-type", detail, headers={"accept-encoding": "identity"})
-    media_type, *parameters = (part.strip().lower() for part in request.content_type.split(";"))
-    if media_type != JSON or any(part not in ("charset=utf-8", 'charset="utf-8"', "") for part in parameters):
-        found = shown(request.content_type) if request.content_type else "none"
-        detail = f"expected Content-Type {JSON}, in UTF-8, got {found}"
-        raise ProblemError("unsupported-media-type", detail, headers={"accept": JSON})
-
-
 def _decided(scorer: Scorer, intent: Intent) -> Decision:
     try:
         return scorer.decider.decide(intent.rate, intent.confidence)
     except CalibrationError as error:
-        raise ProblemError(_kind_of(error), str(error), [Fault(str(error), parameter="rate")]) from error
-
-
-def _decoded(scorer: Scorer, body: bytes, max_records: int) -> Batch:
-    try:
-        return scorer.decoder.json(body, max_records)
-    except TooManyRecordsError as error:
-        raise ProblemError(_kind_of(error), str(error)) from error
-    except BodyError as error:
-        if not _is_json(body):
-            faults = [Fault(str(error), pointer=error.pointer)] if error.pointer else []
-            raise ProblemError("not-json", str(error), faults) from error
-        raise ProblemError(_kind_of(error), str(error), [Fault(str(error), pointer=error.pointer)]) from error
-
-
-def _is_json(body: bytes) -> bool:
-    """Whether a refused body is JSON at all; only then its shape can be what is wrong."""
-    try:
-        msgspec.json.decode(body)
-    except msgspec.ValidationError:
-        return True  # a number beyond any float: still JSON
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
-
-
-def _refuse_records(body: bytes, batch: Batch) -> NoReturn:
-    by_column = "columns" in msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    faults = [
-        Fault(str(error), pointer=_place(error, by_column=by_column), expected=error.expected, found=error.found)
-        for error in batch.errors
-    ]
-    n, total = len(faults), batch.n_records
-    raise ProblemError(OF_ERROR[RecordError], f"{n} of {total} records cannot be scored, and strict=true", faults)
-
-
-def _place(error: RecordError, *, by_column: bool) -> str:
-    if error.field is None:
-        return pointer("columns") if by_column else pointer("records", error.index)
-    steps = ("columns", error.field, error.index) if by_column else ("records", error.index, error.field)
-    return pointer(*steps)
-
-
-def _kind_of(error: NelboError) -> Kind:
-    return OF_ERROR[type(error)]
-
-
-def _count(tally: Tally, scorer: Scorer, scored: Scored, marks: list[float]) -> None:
-    stages: tuple[Stage, ...] = ("decide", "decode", "infer", "explain", "encode")
-    tally.stages = {stage: after - before for stage, before, after in zip(stages, marks, marks[1:], strict=False)}
-    tally.scored = (scorer, scored)
-    tally.n_records = scored.batch.n_records
-    tally.n_flagged = int(np.count_nonzero(scored.flagged))
-    tally.errors = tuple(reason_of(error) for error in scored.batch.errors)
-    tally.p_values = scored.p_values["score"]
-    tally.n_missing, tally.n_unseen = _by_field(scorer.schema, scored.missing), _by_field(scorer.schema, scored.unseen)
+        raise ProblemError(OF_ERROR[type(error)], str(error), [Fault(str(error), parameter="rate")]) from error
 
 
 def _by_field(schema: Schema, where: NDArray[np.bool_]) -> dict[str, int]:
     """How many records of each field are so; fields without any are left out, which is most of them."""
+    if not where.any():
+        return {}
     counts = np.count_nonzero(where, axis=0)
     return {schema.fields[j].name: int(counts[j]) for j in np.flatnonzero(counts)}
 

@@ -17,14 +17,15 @@ from starlette.routing import Route
 from nelbo.errors import StoreError
 from nelbo.store import Store
 from service import catalog
-from service.answer import JSON, ScoreAnswer, ScoreRequest, answer
+from service.answer import ScoreAnswer, answer
 from service.body import read_body
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
-from service.problems import OF_ERROR, Answer, Kind, ProblemError, problem
+from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
+from service.request import ScoreRequest
 from service.settings import Settings
 
 # A longer body is decoded and scored in a thread of its own, so that health and short requests do not wait.

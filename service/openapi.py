@@ -10,10 +10,10 @@ from nelbo.intent import SECONDS
 from nelbo.results import DecisionAnswer, FaultyResult, Model, Result
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Scorer
-from service.answer import JSON, ScoreAnswer
+from service.answer import ScoreAnswer
 from service.catalog import ModelDescription, Models, Versions, example_record
 from service.live import Live
-from service.problems import MEDIA_TYPE, Problem
+from service.problems import JSON, MEDIA_TYPE, Problem
 
 Document = dict[str, Any]
 SCORE_PATH = "/v1/models/{name}/score"

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError, StoreError, TooManyRecordsError
 
+JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
 
 Kind = Literal[

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NoReturn, get_args
 from urllib.parse import parse_qsl
 
@@ -32,6 +33,7 @@ class Query:
     strict: bool = False
 
 
+@lru_cache(maxsize=256)  # a client asks the same again and again
 def parse_query(text: str) -> Query:
     """The wish in a query string.
 

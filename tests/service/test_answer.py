@@ -6,9 +6,10 @@ import pytest
 from scipy.stats import beta
 
 from nelbo.store import Store
-from service.answer import Reason, ScoreRequest, Tally, answer
+from service.answer import Reason, Tally, answer
 from service.live import Live, ModelState
 from service.problems import Answer
+from service.request import ScoreRequest
 from tests.bundles import normal_records, odd_record
 
 FIVE_FIELDS = "has 5 fields, of which 'rpm' may be left out"

@@ -1,0 +1,24 @@
+"""What a transport knows of a scoring request."""
+
+from dataclasses import dataclass
+
+from service.problems import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A scoring request, whole.
+
+    Attributes:
+        name: of the model, as it stands in the path, decoded.
+        body: whole, within the limit.
+        content_type: the header, "" where there is none.
+        content_encoding: the header, "" where there is none.
+        query: without its question mark, not decoded.
+    """
+
+    name: str
+    body: bytes
+    content_type: str = JSON
+    content_encoding: str = ""
+    query: str = ""
