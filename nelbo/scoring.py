@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,24 @@ class Scored:
     flagged: NDArray[np.bool_]
     decision: Decision
     segments: Numbers
+
+    def part(self, rows: slice) -> "Scored":
+        """Some of the records, with the decision that held for all."""
+        batch, outputs = self.batch, self.outputs
+        values = {name: of[rows] for name, of in batch.values.items()}
+        return Scored(
+            Batch(batch.numbers[rows], batch.codes[rows], batch.index[rows], batch.ids[rows], values),
+            Outputs(*(getattr(outputs, part.name)[rows] for part in fields(outputs))),
+            self.contributions[rows],
+            self.missing[rows],
+            self.unseen[rows],
+            self.kl[rows],
+            {name: of[rows] for name, of in self.statistics.items()},
+            {name: of[rows] for name, of in self.p_values.items()},
+            self.flagged[rows],
+            self.decision,
+            self.segments[rows],
+        )
 
 
 class Scorer:

@@ -1,4 +1,4 @@
-"""A watch over a stream: windows of doubling lengths, judged when they are full, and the martingale beside them."""
+"""A watch over a stream: windows of doubling lengths, judged when someone asks, and the martingale beside them."""
 
 from datetime import datetime
 
@@ -17,9 +17,11 @@ _BUDGET_RECORDS = 20_000  # that the error budget is told for
 class Watch:
     """Judges a stream again and again, with at most 1 % false alarms in 20,000 records.
 
-    Every 250 records the newest window of that length is judged, every 500 the newest of 500, and so on: a large
-    change is found soon, a small one as soon as records suffice. What a window found holds until the next one of its
-    length has been judged. It keeps at most eight windows and the scores of 20,000 records, however long the stream is.
+    Every 250 records a window of that length is full, every 500 one of 500, and so on, and of each length the newest
+    one is judged: a large change is found soon, a small one as soon as records suffice. It is judged when someone asks,
+    since a judgement takes as long as scoring a hundred records: windows that came and went between two questions are
+    never looked at, and what a window found holds until the next one of its length is full. It keeps at most fifteen
+    windows and the scores of 20,000 records, however long the stream is.
 
     Args:
         scorer: whose records will come.
@@ -32,7 +34,8 @@ class Watch:
         self._martingale = Martingale(scorer.decider.calibrations["score"].scores, rng, BUDGET_MARTINGALE)
         self._partial = self._window()
         self._waiting: list[Window | None] = [None] * _N_LENGTHS  # each for another of its length to join it
-        self._judgements: list[Judgement | None] = [None] * _N_LENGTHS
+        self._newest: list[Window | None] = [None] * _N_LENGTHS
+        self._judgements: list[Judgement | None] = [None] * _N_LENGTHS  # None: of no window, or not yet judged
 
     def add(self, scored: Scored) -> None:
         """Takes in scored records, in the order in which they came."""
@@ -55,9 +58,9 @@ class Watch:
         return Window(self._bundle.schema, self._bundle.reference, self._decision)
 
     def _carry(self, window: Window) -> None:
-        """Judges a full window, and those that it completes: as a carry runs through a binary number."""
+        """Keeps a full window, and those that it completes: as a carry runs through a binary number."""
         for length, waiting in enumerate(self._waiting):
-            self._judgements[length] = judge(window, _share(length))
+            self._newest[length], self._judgements[length] = window, None
             if waiting is None:
                 self._waiting[length] = window
                 return
@@ -66,6 +69,9 @@ class Watch:
 
     def _telling(self) -> Judgement:
         """The judgement to show: one that found something, of the strongest evidence; else the one of most records."""
+        for length, window in enumerate(self._newest):
+            if window is not None and self._judgements[length] is None:
+                self._judgements[length] = judge(window, _share(length))
         judged = [judgement for judgement in self._judgements if judgement is not None]
         if not judged:
             return judge(self._partial)

@@ -21,6 +21,7 @@ import uvicorn  # noqa: E402
 
 from service import logs  # noqa: E402
 from service.app import create_app  # noqa: E402
+from service.lane import Lane  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
 
 _STOP_S = 20  # how long answers may take after a stop was asked for; below the 30 s that Kubernetes waits
@@ -36,7 +37,7 @@ def main() -> int:
         return 2
     logs.configure(settings.log_level)
     config = uvicorn.Config(
-        create_app(settings),
+        Lane(create_app(settings)),
         loop="auto",
         http="httptools",
         ws="none",

@@ -8,6 +8,7 @@ loop's thread counts it.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -30,6 +31,7 @@ from service.query import Query, parse_query
 from service.request import ScoreRequest
 
 Stage = Literal["decode", "decide", "infer", "explain", "encode"]
+_STAGES: tuple[Stage, ...] = ("decide", "decode", "infer", "explain", "encode")  # as they follow each other
 Reason = Literal["missing", "unknown", "repeated", "not-a-record", "wrong-value"]
 encode = msgspec.json.Encoder().encode
 
@@ -61,14 +63,14 @@ class Wish:
 
 @dataclass
 class Tally:
-    """What there is to count about one request; whoever owns the counters adds it to them.
+    """What there is to count about one request, or several scored together; whoever owns the counters adds it to them.
 
     Attributes:
         model: whose records; None where the request never met a model.
         scored: its records, for the watch over them; None where there are none.
-        stages: seconds spent in each stage that was reached.
-        n_records: that came in; None where the body was not understood.
-        n_flagged: of them.
+        stages: of each stage that was reached the seconds spent there, and how many requests spent them.
+        n_records: that came in with each request; none where its body was not understood.
+        n_flagged: of all of them.
         errors: the reason of each record that could not be scored.
         p_values: of the scored records, shape (n,).
         n_missing: values missing, by field; a field without any may be left out.
@@ -78,8 +80,8 @@ class Tally:
 
     model: str | None = None
     scored: tuple[Scorer, Scored] | None = None
-    stages: dict[Stage, float] = field(default_factory=dict)
-    n_records: int | None = None
+    stages: dict[Stage, tuple[float, int]] = field(default_factory=dict)
+    n_records: Sequence[int] = ()
     n_flagged: int = 0
     errors: tuple[Reason, ...] = ()
     p_values: Scores = field(default_factory=lambda: np.empty(0))
@@ -87,12 +89,22 @@ class Tally:
     n_unseen: dict[str, int] = field(default_factory=dict)
     rejected: Kind | None = None
 
-    def count(self, scorer: Scorer, scored: Scored, marks: Sequence[float]) -> None:
-        """Takes in scored records, and when each stage began and the last one ended."""
-        stages: tuple[Stage, ...] = ("decide", "decode", "infer", "explain", "encode")
-        self.stages = {stage: after - before for stage, before, after in zip(stages, marks, marks[1:], strict=False)}
+    def count(self, scorer: Scorer, scored: Scored, marks: Sequence[float], sizes: Sequence[int], n_later: int) -> None:
+        """Takes in scored records.
+
+        Args:
+            scorer: that scored.
+            scored: the records of all requests.
+            marks: when each stage began and the last one ended, seconds.
+            sizes: how many records came with each request.
+            n_later: of the requests, those that are yet to be explained and encoded.
+        """
+        n = len(sizes)
+        n_each = (n, n, n, n - n_later, n - n_later)
+        for stage, of, (before, after) in zip(_STAGES, n_each, pairwise(marks), strict=True):
+            self.stages[stage] = (after - before, of)
+        self.n_records = sizes
         self.scored = (scorer, scored)
-        self.n_records = scored.batch.n_records
         self.n_flagged = int(np.count_nonzero(scored.flagged))
         self.errors = tuple(reason_of(error) for error in scored.batch.errors)
         self.p_values = scored.p_values["score"]
@@ -137,7 +149,7 @@ def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, c
     state = live.watches.verdict(scorer).state
     body = body_of(head(scorer, scored.decision, scored.segments.tolist(), state), found)
     marks.append(clock())
-    tally.count(scorer, scored, marks)
+    tally.count(scorer, scored, marks, (batch.n_records,), 0)
     return Answer(200, {"content-type": JSON}, body)
 
 

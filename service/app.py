@@ -1,9 +1,7 @@
 """The FastAPI application: thin routes over `answer` and `catalog`."""
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -17,19 +15,17 @@ from starlette.routing import Route
 from nelbo.errors import StoreError
 from nelbo.store import Store
 from service import catalog
-from service.answer import ScoreAnswer, answer
-from service.body import read_body
+from service.answer import ScoreAnswer
+from service.batching import Batching
+from service.body import read_request
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
-from service.request import ScoreRequest
 from service.settings import Settings
 
-# A longer body is decoded and scored in a thread of its own, so that health and short requests do not wait.
-_LARGE_BODY_BYTES = 64 * 1024
 _DESCRIPTION = "Calibrated anomaly scores for records: you set the false-alarm rate, every alert says why."
 
 
@@ -44,20 +40,7 @@ class Service:
         self.settings = settings
         self.live = Live(Store(settings.models))
         self.metrics = Metrics(self.live)
-        # One thread: scoring is arithmetic, and a second one would only take turns with the first.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
-
-    async def score(self, request: ScoreRequest) -> Answer:
-        """The answer to a scoring request, counted."""
-        work = partial(answer, self.live, request, max_records=self.settings.max_records)
-        if len(request.body) > _LARGE_BODY_BYTES:
-            found, tally = await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        else:
-            found, tally = work()
-        self.metrics.count(tally)
-        if tally.scored is not None:
-            self.live.watches.add(*tally.scored)
-        return found
+        self.batching = Batching(self.live, self.metrics, settings.max_records, settings.max_queued_records)
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +48,7 @@ class Service:
         # A daemon: a store that hangs must not keep the process from stopping.
         threading.Thread(target=self.live.load_all, name="load", daemon=True).start()
         yield
-        self._worker.shutdown()
+        self.batching.close()
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -137,14 +120,8 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         openapi_extra=SCORE_EXTRA,
     )
     async def score(name: str, request: Request) -> Response:
-        scoring = ScoreRequest(
-            name=name,
-            body=await read_body(request, service.settings.max_body_bytes),
-            content_type=request.headers.get("content-type", ""),
-            content_encoding=request.headers.get("content-encoding", ""),
-            query=request.scope["query_string"].decode("latin-1"),
-        )
-        return _response(await service.score(scoring))
+        scoring = await read_request(name, request.scope, request.receive, service.settings.max_body_bytes)
+        return _response(await service.batching.score(scoring))
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

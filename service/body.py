@@ -1,30 +1,59 @@
 """A request's body, read no further than the limit."""
 
-from starlette.requests import Request
+from collections.abc import Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from service.problems import ProblemError
+from service.request import ScoreRequest
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body.
+async def read_request(name: str, scope: Scope, receive: Receive, max_bytes: int) -> ScoreRequest:
+    """A scoring request, whole.
 
     Args:
-        request: its stream not touched yet.
+        name: of the model, as it stands in the path.
+        scope: of the request.
+        receive: its body not touched yet.
         max_bytes: what the declared length and the bytes that come are held to, chunked bodies included.
 
     Raises:
         ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
+        ClientDisconnect: the client went away before its body was whole.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes, f"{declared}")
+    headers = headers_of(scope)
+    return ScoreRequest(
+        name,
+        await read_body(headers, receive, max_bytes),
+        headers.get(b"content-type", b"").decode("latin-1"),
+        headers.get(b"content-encoding", b"").decode("latin-1"),
+        scope["query_string"].decode("latin-1"),
+    )
+
+
+def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
+    """The request's headers by name, in lower case; of one that was sent twice, the first."""
+    return dict(reversed(scope["headers"]))
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
+    """The whole body; arguments and errors as for `read_request`."""
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes, declared.decode())
+    body, more = b"", True
     chunks, n_bytes = [], 0
-    async for chunk in request.stream():
-        n_bytes += len(chunk)
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body, more = message.get("body", b""), message.get("more_body", False)
+        n_bytes += len(body)
         if n_bytes > max_bytes:
             raise _too_large(max_bytes, "more")
-        chunks.append(chunk)
-    return b"".join(chunks)
+        chunks.append(body)
+    return body if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(max_bytes: int, found: str) -> ProblemError:

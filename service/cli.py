@@ -24,6 +24,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Longest body, bytes. [default: 16 MiB]")] = None,
     max_records: Annotated[int | None, typer.Option(help="Most records a request. [default: 10000]")] = None,
+    max_queued_records: Annotated[
+        int | None, typer.Option(help="Most records that wait to be scored. [default: 20000]")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
 ) -> None:
     """Serve every model of a folder over HTTP.
@@ -39,6 +42,7 @@ def serve(
         "PORT": port,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_RECORDS": max_records,
+        "MAX_QUEUED_RECORDS": max_queued_records,
         "LOG_LEVEL": log_level,
     }
     os.environ |= {PREFIX + name: str(value) for name, value in given.items() if value is not None}

@@ -4,17 +4,19 @@ import logging
 import re
 import secrets
 import time
+from itertools import count
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
+from service.body import headers_of
 from service.logs import RequestIds
 from service.metrics import Metrics
 from service.problems import Answer, problem
 
 UNMATCHED = "unmatched"
-_CLIENT_LEFT = 499  # what nginx logs for a client that went away before its answer
+CLIENT_LEFT = 499  # what nginx logs for a client that went away before its answer
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")  # anything else could forge a log line's neighbours
 
 
@@ -36,25 +38,26 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-        ids = _ids(scope)
-        logs.request_ids.set(ids)
+        request_id = request_id_of(scope)
+        logs.request_ids.set(ids_of(scope, request_id))
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", ids.request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            status = status or _CLIENT_LEFT
+            status = status or CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
-            logs.event("request failed", level=logging.ERROR, error=error, route=route_of(scope))
+            found = failed(error, scope, request_id, route_of(scope))
             if status == 0:
                 self._metrics.reject("internal")
-                await _send(problem("internal", f"the log says why under request id {ids.request_id}"), send_with_id)
+                await respond(found, request_id, send)
+                status = found.status
         self._metrics.count_response(route_of(scope), scope["method"], status, time.perf_counter() - started)
 
 
@@ -63,15 +66,36 @@ def route_of(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", UNMATCHED))
 
 
-def _ids(scope: Scope) -> RequestIds:
-    sent = dict(scope["headers"])
-    given = sent.get(b"x-request-id", b"")
-    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    return RequestIds(request_id, logs.trace_id_of(sent.get(b"traceparent", b"").decode("latin-1")))
+_NEW_ID, _N_IDS = (
+    secrets.token_hex(6).encode(),
+    count(),
+)  # a random number for each request would be a call of the kernel
 
 
-async def _send(answer: Answer, send: Send) -> None:
+def request_id_of(scope: Scope) -> bytes:
+    """The request's id: its client's own, if that will do, or a new one."""
+    given = headers_of(scope).get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return b"%b%08x" % (_NEW_ID, next(_N_IDS))
+
+
+def ids_of(scope: Scope, request_id: bytes) -> RequestIds:
+    """What ties log lines to a request."""
+    traceparent = headers_of(scope).get(b"traceparent", b"").decode("latin-1")
+    return RequestIds(request_id.decode(), logs.trace_id_of(traceparent))
+
+
+def failed(error: Exception, scope: Scope, request_id: bytes, route: str) -> Answer:
+    """Logs what went wrong, and makes the answer that says so and nothing more."""
+    logs.request_ids.set(ids_of(scope, request_id))
+    logs.event("request failed", level=logging.ERROR, error=error, route=route)
+    return problem("internal", f"the log says why under request id {request_id.decode()}")
+
+
+async def respond(answer: Answer, request_id: bytes, send: Send) -> None:
+    """Sends an answer."""
     headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    headers.append((b"content-length", str(len(answer.body)).encode()))
+    headers += (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

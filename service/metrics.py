@@ -55,10 +55,10 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def add(self, value: float) -> None:
-        """Counts one value."""
-        self._counts[bisect_left(self.bounds, value)] += 1
-        self._sum += value
+    def add(self, value: float, times: int = 1) -> None:
+        """Counts a value, so many times."""
+        self._counts[bisect_left(self.bounds, value)] += times
+        self._sum += times * value
 
     def add_all(self, values: NDArray[np.float64]) -> None:
         """Counts many values."""
@@ -115,10 +115,11 @@ class Metrics(Collector):
         """Counts a scoring request."""
         if tally.rejected is not None:
             self.reject(tally.rejected)
-        for stage, seconds in tally.stages.items():
-            self._stages[stage].add(seconds)
-        if tally.model is not None and tally.n_records is not None:
-            self._batch_records.add(tally.n_records)
+        for stage, (seconds, n) in tally.stages.items():
+            self._stages[stage].add(seconds, n)
+        for n in tally.n_records:
+            self._batch_records.add(n)
+        if tally.model is not None and tally.n_records:
             self._count_records(tally.model, tally)
 
     def reject(self, reason: str) -> None:

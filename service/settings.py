@@ -19,6 +19,7 @@ class Settings(BaseSettings):
         port: 0 takes any free one, and the log names it.
         max_body_bytes: a longer body is refused before it is read to its end.
         max_records: of one request.
+        max_queued_records: of all requests that wait to be scored; more are refused with 503 until some are answered.
         log_level: the least severe log line that is written.
     """
 
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
     max_records: Annotated[int, Field(ge=1)] = 10_000
+    max_queued_records: Annotated[int, Field(ge=1)] = 20_000
     log_level: LogLevel = "info"
 
 
@@ -38,6 +40,7 @@ _EXPECTED = {
     "port": "a whole number from 0 to 65535",
     "max_body_bytes": "a whole number of bytes, at least 1",
     "max_records": "a whole number, at least 1",
+    "max_queued_records": "a whole number, at least 1",
     "log_level": "one of debug, info, warning, error",
 }
 

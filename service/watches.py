@@ -12,6 +12,8 @@ from nelbo.scoring import Scored, Scorer
 from nelbo.verdict import Verdict
 from nelbo.watch import Watch
 
+_PAUSE = 200  # of a judgement's own duration; chosen, half a percent of the time
+
 
 @dataclass
 class _Watched:
@@ -20,30 +22,34 @@ class _Watched:
     scorer: Scorer
     watch: Watch
     n_records: int
+    n_judged: int
     verdict: Verdict
+    judge_again_at: float
 
 
 class Watches:
     """A watch over each model's records; the event loop's thread adds to it, any thread may read a verdict.
 
-    A new version is watched from its first record on: it has a reference of its own.
+    A new version is watched from its first record on: it has a reference of its own. To judge takes some milliseconds
+    of the event loop, so it is done again when new records fill a window and 200 times as long has gone by.
 
     Args:
         clock: seconds since 1970, for the age of a calibration.
+        timer: seconds from any start, for how long a judgement takes.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.time, timer: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._timer = clock, timer
         self._watched: dict[str, _Watched] = {}
 
     def add(self, scorer: Scorer, scored: Scored) -> None:
         """Takes in the records of one request."""
         watched = self._of(scorer)
-        before = watched.n_records // MIN_RECORDS
         watched.watch.add(scored)
         watched.n_records += len(scored.batch)
         # Between two judgements nothing changes but the number of records.
-        if watched.n_records // MIN_RECORDS > before:
+        is_full = watched.n_records // MIN_RECORDS > watched.n_judged // MIN_RECORDS
+        if is_full and self._timer() >= watched.judge_again_at:
             self.refresh(scorer)
 
     def verdict(self, scorer: Scorer) -> Verdict:
@@ -53,7 +59,10 @@ class Watches:
     def refresh(self, scorer: Scorer) -> Verdict:
         """The same, judged by the clock as well: a calibration gets too old without any record."""
         watched = self._of(scorer)
-        watched.verdict = watched.watch.verdict(self._now())
+        started = self._timer()
+        watched.verdict, watched.n_judged = watched.watch.verdict(self._now()), watched.n_records
+        ended = self._timer()
+        watched.judge_again_at = ended + _PAUSE * (ended - started)
         return watched.verdict
 
     def _of(self, scorer: Scorer) -> _Watched:
@@ -61,7 +70,7 @@ class Watches:
         if watched is None or watched.scorer is not scorer:
             # Its chance only breaks ties of p-values; seeded, so that the same traffic gets the same verdict.
             watch = Watch(scorer, np.random.default_rng(0))
-            watched = _Watched(scorer, watch, 0, watch.verdict(self._now()))
+            watched = _Watched(scorer, watch, 0, 0, watch.verdict(self._now()), 0.0)
             self._watched[scorer.bundle.name] = watched
         return watched
 

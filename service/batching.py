@@ -1,0 +1,233 @@
+"""Short requests that arrive together share one run of the graph; long ones go to a thread of their own."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from nelbo.results import results
+from nelbo.scoring import CHUNK, Scored
+from service.answer import Tally, Wish, answer, body_of, head, wish_of
+from service.decoding import is_json
+from service.live import Live
+from service.metrics import Metrics
+from service.problems import JSON, Answer, ProblemError, problem
+from service.request import ScoreRequest
+
+# A longer body is decoded and scored in a thread, so that health and short requests do not wait for it.
+LARGE_BODY_BYTES = 64 * 1024
+_HEADERS = {"content-type": JSON}
+_RETRY_AFTER_S = 1  # a full queue is scored in less; chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A request that waits for its turn."""
+
+    request: ScoreRequest
+    n_records: int
+    answered: "asyncio.Future[Answer]"
+
+
+class Batching:
+    """Answers scoring requests, each as `answer` would, but many at a time.
+
+    What arrives in one turn of the event loop is scored in the next one, up to 1,024 records in a turn: nobody waits
+    for a clock. What takes long goes to one worker thread instead: a large body, other forms than JSON, explanations,
+    and a body with something wrong, of which each record must be looked at. One thread, since scoring is arithmetic,
+    and a second one would only take turns with the first.
+
+    The event loop's thread alone calls it, and counts what was scored.
+
+    Args:
+        live: the loaded models.
+        metrics: to count by.
+        max_records: of one request.
+        max_queued_records: of all requests that wait; one that would be more is refused, unless none waits.
+        clock: seconds from any start, for the stages.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        metrics: Metrics,
+        max_records: int,
+        max_queued_records: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._live, self._metrics, self._clock = live, metrics, clock
+        self._max_records, self._max_queued = max_records, max_queued_records
+        self._waiting: deque[_Waiting] = deque()
+        self._n_queued = 0
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+
+    @property
+    def n_queued(self) -> int:
+        """Records that wait, or are being scored."""
+        return self._n_queued
+
+    def close(self) -> None:
+        """Waits for the worker."""
+        self._worker.shutdown()
+
+    async def score(self, request: ScoreRequest) -> Answer:
+        """The answer to a request."""
+        loop = asyncio.get_running_loop()
+        n = self._n_records(request)
+        if self._n_queued and self._n_queued + n > self._max_queued:
+            return self._refuse()
+        self._n_queued += n
+        try:
+            if len(request.body) > LARGE_BODY_BYTES or not is_json(request):
+                return await self._answer_in_worker(request)
+            waiting = _Waiting(request, n, loop.create_future())
+            self._waiting.append(waiting)
+            if len(self._waiting) == 1:
+                loop.call_soon(self._flush)
+            return await waiting.answered
+        finally:
+            self._n_queued -= n
+
+    def _n_records(self, request: ScoreRequest) -> int:
+        """About how many records a body holds, before it is decoded: by its commas, in any form that is text."""
+        state = self._live.state(request.name)
+        n_columns = 1 if state is None or state.scorer is None else len(state.scorer.schema.columns)
+        return 1 + _n_commas(request.body) // n_columns
+
+    def _refuse(self) -> Answer:
+        detail = f"{self._n_queued} records wait to be scored, and at most {self._max_queued} may; try again later"
+        self._metrics.reject("queue-full")
+        return problem("queue-full", detail, headers={"retry-after": str(_RETRY_AFTER_S)})
+
+    # --- in the worker --------------------------------------------------------------------------------
+
+    async def _answer_in_worker(self, request: ScoreRequest) -> Answer:
+        work = partial(answer, self._live, request, max_records=self._max_records)
+        found, tally = await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        self._count(tally)
+        return found
+
+    def _hand_over(self, waiting: _Waiting, work: Callable[[], tuple[Answer, Tally]]) -> None:
+        """Lets the worker answer a request that is waiting."""
+        loop = asyncio.get_running_loop()
+
+        def answered(done: "asyncio.Future[tuple[Answer, Tally]]") -> None:
+            if (error := done.exception()) is not None:
+                _fail(waiting, error)
+                return
+            found, tally = done.result()
+            self._count(tally)
+            _give(waiting, found)
+
+        loop.run_in_executor(self._worker, work).add_done_callback(answered)
+
+    # --- on the event loop ----------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Answers what waits, up to so many records that other events do not wait long."""
+        groups: dict[tuple[str, str], list[_Waiting]] = {}
+        n = 0
+        while self._waiting and n < CHUNK:
+            waiting = self._waiting.popleft()
+            groups.setdefault((waiting.request.name, waiting.request.query), []).append(waiting)
+            n += waiting.n_records
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        for group in groups.values():
+            try:
+                self._answer(group)
+            except Exception as error:  # one group's failure is not another's; the edge logs it
+                for waiting in group:
+                    _fail(waiting, error)
+
+    def _answer(self, group: Sequence[_Waiting]) -> None:
+        """Answers requests that ask the same of the same model."""
+        tally = Tally()
+        try:
+            wish = wish_of(self._live, group[0].request, tally)
+        except ProblemError as error:
+            tally.rejected = error.kind
+            for waiting in group:
+                self._count(tally)
+                _give(waiting, error.answer)
+            return
+        if wish.fdr is not None or wish.query.explain == "all":
+            self._answer_alone(group)
+        else:
+            self._answer_together(wish, group, tally)
+
+    def _answer_alone(self, group: Sequence[_Waiting]) -> None:
+        for waiting in group:
+            self._hand_over(waiting, partial(answer, self._live, waiting.request, max_records=self._max_records))
+
+    def _answer_together(self, wish: Wish, group: Sequence[_Waiting], tally: Tally) -> None:
+        clock = self._clock
+        marks = [clock()] * 2
+        scorer, bodies = wish.scorer, [waiting.request.body for waiting in group]
+        batch, sizes = scorer.decoder.together(bodies, self._max_records)
+        marks.append(clock())
+        self._answer_alone([waiting for waiting, size in zip(group, sizes, strict=True) if size < 0])
+        if max(sizes) < 0:
+            return
+        scored = scorer.score(batch, wish.decision)
+        marks.append(clock())
+        found = results(scorer, scored, "none")
+        marks.append(clock())
+        state = self._live.watches.verdict(scorer).state
+        shared = head(scorer, wish.decision, (), state)
+        is_odd = scored.flagged if wish.query.explain == "flagged" else np.zeros_like(scored.flagged)
+        any_is_odd, start, n_later = bool(is_odd.any()), 0, 0
+        for waiting, size in zip(group, sizes, strict=True):
+            if size < 0:
+                continue
+            rows = slice(start, start + size)
+            start = rows.stop
+            if any_is_odd and is_odd[rows].any():
+                n_later += 1
+                self._hand_over(waiting, partial(_explained, self._live, wish, scored.part(rows), clock))
+                continue
+            own = (
+                head(scorer, wish.decision, scored.segments[rows].tolist(), state) if wish.decision.segments else shared
+            )
+            _give(waiting, Answer(200, _HEADERS, body_of(own, found[rows])))
+        marks.append(clock())
+        tally.count(scorer, scored, marks, [size for size in sizes if size >= 0], n_later)
+        self._count(tally)
+
+    def _count(self, tally: Tally) -> None:
+        self._metrics.count(tally)
+        if tally.scored is not None:
+            self._live.watches.add(*tally.scored)
+
+
+def _explained(live: Live, wish: Wish, scored: Scored, clock: Callable[[], float]) -> tuple[Answer, Tally]:
+    """The answer to a request whose records are scored and counted already, and what remains to be counted."""
+    started = clock()
+    found = results(wish.scorer, scored, wish.query.explain)
+    explained = clock()
+    state = live.watches.verdict(wish.scorer).state
+    body = body_of(head(wish.scorer, wish.decision, scored.segments.tolist(), state), found)
+    return Answer(200, _HEADERS, body), Tally(
+        stages={"explain": (explained - started, 1), "encode": (clock() - explained, 1)}
+    )
+
+
+def _give(waiting: _Waiting, found: Answer) -> None:
+    if not waiting.answered.done():  # whoever asked may have gone
+        waiting.answered.set_result(found)
+
+
+def _fail(waiting: _Waiting, error: BaseException) -> None:
+    if not waiting.answered.done():
+        waiting.answered.set_exception(error)
+
+
+def _n_commas(body: bytes) -> int:
+    if len(body) < LARGE_BODY_BYTES:
+        return body.count(b",")
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(",")))
