@@ -61,13 +61,15 @@ class Decision:
         """
         return np.where(np.isin(segments, list(self.segments)), segments, ALL)
 
-    def threshold(self, name: StatisticName, segments: Numbers) -> Scores:
-        """What each record's statistic is held against, shape (n,).
+    def threshold(self, name: StatisticName, segments: Numbers) -> Scores | float:
+        """What each record's statistic is held against, shape (n,), or one threshold for all.
 
         Args:
             name: of the statistic.
             segments: shape (n,), of which each record is.
         """
+        if not self.segments:
+            return self.thresholds[name]
         found = np.full(segments.shape, self.thresholds[name])
         for number, part in self.segments.items():
             found[segments == number] = part.thresholds[name]

@@ -250,9 +250,8 @@ def _statistics(scored: Scored, name: StatisticName) -> Iterator[Statistic]:
 
 def _thresholds(scored: Scored, name: StatisticName) -> Iterable[float | None]:
     """What each record's statistic is held against, in its own direction."""
-    if not scored.decision.segments:
-        return repeat(_finite(float(upward(name, np.array(scored.decision.thresholds[name])))))
-    return map(_finite, upward(name, scored.decision.threshold(name, scored.segments)).tolist())
+    found = upward(name, np.asarray(scored.decision.threshold(name, scored.segments)))
+    return map(_finite, found.tolist()) if found.ndim else repeat(_finite(float(found)))
 
 
 def _named(scorer: Scorer, where: NDArray[np.bool_]) -> Iterable[Sequence[str]]:

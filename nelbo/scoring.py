@@ -292,11 +292,11 @@ def states(schema: Schema, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.
     Returns:
         Two arrays of shape (n, n_fields).
     """
-    missing = np.zeros((len(batch), len(schema.fields)), dtype=np.bool_)
-    unseen = np.zeros((len(batch), len(schema.fields)), dtype=np.bool_)
+    shape = len(batch), len(schema.fields)
+    missing, unseen = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
     numbers, codes, unseen_codes = schema.places
     missing[:, numbers] = np.isnan(batch.numbers)
-    if batch.codes.shape[1]:
+    if codes:
         missing[:, codes] = batch.codes < 0
         unseen[:, codes] = batch.codes == unseen_codes
     return missing, unseen

@@ -17,7 +17,7 @@ from nelbo.store import Store
 from service import catalog
 from service.answer import ScoreAnswer
 from service.batching import Batching
-from service.body import read_request
+from service.body import headers_of, read_request
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
 from service.live import Live
@@ -120,7 +120,8 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         openapi_extra=SCORE_EXTRA,
     )
     async def score(name: str, request: Request) -> Response:
-        scoring = await read_request(name, request.scope, request.receive, service.settings.max_body_bytes)
+        headers, query = headers_of(request.scope), request.scope["query_string"]
+        scoring = await read_request(name, headers, query, request.receive, service.settings.max_body_bytes)
         return _response(await service.batching.score(scoring))
 
 

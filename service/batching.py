@@ -5,9 +5,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import numpy as np
 
 from nelbo.results import results
@@ -25,8 +25,7 @@ _HEADERS = {"content-type": JSON}
 _RETRY_AFTER_S = 1  # a full queue is scored in less; chosen
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, frozen=True):
     """A request that waits for its turn."""
 
     request: ScoreRequest

@@ -8,13 +8,16 @@ from starlette.types import Receive, Scope
 from service.problems import ProblemError
 from service.request import ScoreRequest
 
+Headers = Mapping[bytes, bytes]
 
-async def read_request(name: str, scope: Scope, receive: Receive, max_bytes: int) -> ScoreRequest:
+
+async def read_request(name: str, headers: Headers, query: bytes, receive: Receive, max_bytes: int) -> ScoreRequest:
     """A scoring request, whole.
 
     Args:
         name: of the model, as it stands in the path.
-        scope: of the request.
+        headers: by name.
+        query: as it was sent.
         receive: its body not touched yet.
         max_bytes: what the declared length and the bytes that come are held to, chunked bodies included.
 
@@ -22,22 +25,21 @@ async def read_request(name: str, scope: Scope, receive: Receive, max_bytes: int
         ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
         ClientDisconnect: the client went away before its body was whole.
     """
-    headers = headers_of(scope)
     return ScoreRequest(
         name,
         await read_body(headers, receive, max_bytes),
         headers.get(b"content-type", b"").decode("latin-1"),
         headers.get(b"content-encoding", b"").decode("latin-1"),
-        scope["query_string"].decode("latin-1"),
+        query.decode("latin-1"),
     )
 
 
-def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
+def headers_of(scope: Scope) -> Headers:
     """The request's headers by name, in lower case; of one that was sent twice, the first."""
     return dict(reversed(scope["headers"]))
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
+async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
     """The whole body; arguments and errors as for `read_request`."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > max_bytes:

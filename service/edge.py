@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
-from service.body import headers_of
+from service.body import Headers, headers_of
 from service.logs import RequestIds
 from service.metrics import Metrics
 from service.problems import Answer, problem
@@ -38,8 +38,9 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-        request_id = request_id_of(scope)
-        logs.request_ids.set(ids_of(scope, request_id))
+        headers = headers_of(scope)
+        request_id = request_id_of(headers)
+        logs.request_ids.set(ids_of(headers, request_id))
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -53,7 +54,7 @@ class Edge:
         except ClientDisconnect:
             status = status or CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
-            found = failed(error, scope, request_id, route_of(scope))
+            found = failed(error, headers, request_id, route_of(scope))
             if status == 0:
                 self._metrics.reject("internal")
                 await respond(found, request_id, send)
@@ -72,23 +73,23 @@ _NEW_ID, _N_IDS = (
 )  # a random number for each request would be a call of the kernel
 
 
-def request_id_of(scope: Scope) -> bytes:
+def request_id_of(headers: Headers) -> bytes:
     """The request's id: its client's own, if that will do, or a new one."""
-    given = headers_of(scope).get(b"x-request-id")
+    given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return b"%b%08x" % (_NEW_ID, next(_N_IDS))
 
 
-def ids_of(scope: Scope, request_id: bytes) -> RequestIds:
+def ids_of(headers: Headers, request_id: bytes) -> RequestIds:
     """What ties log lines to a request."""
-    traceparent = headers_of(scope).get(b"traceparent", b"").decode("latin-1")
+    traceparent = headers.get(b"traceparent", b"").decode("latin-1")
     return RequestIds(request_id.decode(), logs.trace_id_of(traceparent))
 
 
-def failed(error: Exception, scope: Scope, request_id: bytes, route: str) -> Answer:
+def failed(error: Exception, headers: Headers, request_id: bytes, route: str) -> Answer:
     """Logs what went wrong, and makes the answer that says so and nothing more."""
-    logs.request_ids.set(ids_of(scope, request_id))
+    logs.request_ids.set(ids_of(headers, request_id))
     logs.event("request failed", level=logging.ERROR, error=error, route=route)
     return problem("internal", f"the log says why under request id {request_id.decode()}")
 

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.app import Service
-from service.body import read_request
+from service.body import Headers, headers_of, read_request
 from service.edge import CLIENT_LEFT, failed, request_id_of, respond
 from service.openapi import SCORE_PATH
 from service.problems import Answer, ProblemError
@@ -36,23 +36,24 @@ class Lane:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = request_id_of(scope)
+        headers = headers_of(scope)
+        request_id = request_id_of(headers)
         try:
-            answer = await self._answer(name, scope, receive)
+            answer = await self._answer(name, headers, scope, receive)
             status = answer.status
             await respond(answer, request_id, send)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
-            answer = failed(error, scope, request_id, SCORE_PATH)
+            answer = failed(error, headers, request_id, SCORE_PATH)
             self._metrics.reject("internal")
             status = answer.status
             await respond(answer, request_id, send)
         self._metrics.count_response(SCORE_PATH, "POST", status, time.perf_counter() - started)
 
-    async def _answer(self, name: str, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, name: str, headers: Headers, scope: Scope, receive: Receive) -> Answer:
         try:
-            request = await read_request(name, scope, receive, self._max_body_bytes)
+            request = await read_request(name, headers, scope["query_string"], receive, self._max_body_bytes)
             return await self._service.batching.score(request)
         except ProblemError as error:
             self._metrics.reject(error.kind)

@@ -134,15 +134,17 @@ class Metrics(Collector):
         self._durations[route].add(seconds)
 
     def _count_records(self, model: str, tally: Tally) -> None:
-        counts = self._models.setdefault(model, ModelCounts())
+        counts = self._models.get(model) or self._models.setdefault(model, ModelCounts())
         n_scored = tally.p_values.size
         counts.outcomes["flagged"] += tally.n_flagged
         counts.outcomes["normal"] += n_scored - tally.n_flagged
-        counts.outcomes["invalid"] += len(tally.errors)
-        counts.errors.update(tally.errors)
-        counts.missing.update(tally.n_missing)
-        counts.unseen.update(tally.n_unseen)
         counts.p_values.add_all(tally.p_values)
+        if tally.errors:
+            counts.outcomes["invalid"] += len(tally.errors)
+            counts.errors.update(tally.errors)
+        if tally.n_missing or tally.n_unseen:
+            counts.missing.update(tally.n_missing)
+            counts.unseen.update(tally.n_unseen)
 
     # --- scraping -------------------------------------------------------------------------------
 

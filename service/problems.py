@@ -1,7 +1,6 @@
 """What a refused request is told: RFC 9457 problems, and the one table from core errors to statuses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -79,8 +78,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: Sequence[Fault] | UnsetType = UNSET
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A whole answer: what any transport needs to send it."""
 
     status: int

@@ -1,12 +1,11 @@
 """What a transport knows of a scoring request."""
 
-from dataclasses import dataclass
+import msgspec
 
 from service.problems import JSON
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
+class ScoreRequest(msgspec.Struct, frozen=True):
     """A scoring request, whole.
 
     Attributes:

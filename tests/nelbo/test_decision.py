@@ -245,7 +245,7 @@ def test_each_segment_has_the_threshold_of_its_own_records() -> None:
     decision = of_two_segments().decide(0.01)
     assert [decision.of(number).thresholds["score"] for number in (-1, 0, 1)] == [990.0, 99.0, 972.0]
     assert [decision.of(number).n_calibration for number in (-1, 0, 1)] == [999, 99, 880]
-    assert decision.threshold("score", np.array([1, 0, -1])).tolist() == [972.0, 99.0, 990.0]
+    assert np.asarray(decision.threshold("score", np.array([1, 0, -1]))).tolist() == [972.0, 99.0, 990.0]
 
 
 def test_segment_of_too_few_records_is_judged_by_all() -> None:
