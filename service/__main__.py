@@ -36,8 +36,9 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     logs.configure(settings.log_level)
+    app = create_app(settings)
     config = uvicorn.Config(
-        Lane(create_app(settings)),
+        Lane(app),
         loop="auto",
         http="httptools",
         ws="none",
@@ -48,7 +49,15 @@ def main() -> int:
         timeout_graceful_shutdown=_STOP_S,
     )
     host, port = listener.getsockname()[:2]
-    logs.event("listening", host=host, port=port, models=str(settings.models))
+    capacity = app.state.service.capacity
+    logs.event(
+        "listening",
+        host=host,
+        port=port,
+        models=str(settings.models),
+        workers=capacity.workers,
+        max_queued_records=capacity.max_queued_records,
+    )
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

@@ -13,11 +13,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from nelbo.errors import StoreError
+from nelbo.resources import read_resources
 from nelbo.store import Store
 from service import catalog
 from service.answer import ScoreAnswer
 from service.batching import Batching
 from service.body import headers_of, read_request
+from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
 from service.live import Live
@@ -40,7 +42,9 @@ class Service:
         self.settings = settings
         self.live = Live(Store(settings.models))
         self.metrics = Metrics(self.live)
-        self.batching = Batching(self.live, self.metrics, settings.max_records, settings.max_queued_records)
+        self.capacity = capacity_of(settings, read_resources())
+        self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
+        self.metrics.watch_queue(lambda: self.batching.n_queued)
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:

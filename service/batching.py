@@ -1,4 +1,4 @@
-"""Short requests that arrive together share one run of the graph; long ones go to a thread of their own."""
+"""Short requests that arrive together share one run of the graph; long ones go to another thread."""
 
 import asyncio
 import time
@@ -13,6 +13,7 @@ import numpy as np
 from nelbo.results import results
 from nelbo.scoring import CHUNK, Scored
 from service.answer import Tally, Wish, answer, body_of, head, wish_of
+from service.capacity import Capacity
 from service.decoding import is_json
 from service.live import Live
 from service.metrics import Metrics
@@ -37,9 +38,8 @@ class Batching:
     """Answers scoring requests, each as `answer` would, but many at a time.
 
     What arrives in one turn of the event loop is scored in the next one, up to 1,024 records in a turn: nobody waits
-    for a clock. What takes long goes to one worker thread instead: a large body, other forms than JSON, explanations,
-    and a body with something wrong, of which each record must be looked at. One thread, since scoring is arithmetic,
-    and a second one would only take turns with the first.
+    for a clock. What takes long goes to a worker thread instead: a large body, other forms than JSON, explanations,
+    and a body with something wrong, of which each record must be looked at.
 
     The event loop's thread alone calls it, and counts what was scored.
 
@@ -47,7 +47,7 @@ class Batching:
         live: the loaded models.
         metrics: to count by.
         max_records: of one request.
-        max_queued_records: of all requests that wait; one that would be more is refused, unless none waits.
+        capacity: how many records may wait; a request whose would be more is refused, unless none wait.
         clock: seconds from any start, for the stages.
     """
 
@@ -56,14 +56,14 @@ class Batching:
         live: Live,
         metrics: Metrics,
         max_records: int,
-        max_queued_records: int,
+        capacity: Capacity,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._live, self._metrics, self._clock = live, metrics, clock
-        self._max_records, self._max_queued = max_records, max_queued_records
-        self._waiting: deque[_Waiting] = deque()
+        self._max_records, self._max_queued = max_records, capacity.max_queued_records
+        self._waiting: deque[_Waiting] = deque()  # at the next turn of the event loop
         self._n_queued = 0
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+        self._worker = ThreadPoolExecutor(capacity.workers, thread_name_prefix="score")
 
     @property
     def n_queued(self) -> int:
@@ -93,10 +93,13 @@ class Batching:
             self._n_queued -= n
 
     def _n_records(self, request: ScoreRequest) -> int:
-        """About how many records a body holds, before it is decoded: by its commas, in any form that is text."""
+        """About how many records a body holds, before it is decoded: by its commas, in any form that is text.
+
+        At least one for each kilobyte, so that few and huge ones do not fill the memory.
+        """
         state = self._live.state(request.name)
         n_columns = 1 if state is None or state.scorer is None else len(state.scorer.schema.columns)
-        return 1 + _n_commas(request.body) // n_columns
+        return 1 + max(_n_commas(request.body) // n_columns, len(request.body) // 1024)
 
     def _refuse(self) -> Answer:
         detail = f"{self._n_queued} records wait to be scored, and at most {self._max_queued} may; try again later"

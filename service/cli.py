@@ -10,6 +10,7 @@ import typer
 
 from nelbo.bundle import read_bundle
 from nelbo.errors import NelboError
+from nelbo.resources import read_resources
 from nelbo.store import Store
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def serve(
     max_body_bytes: Annotated[int | None, typer.Option(help="Longest body, bytes. [default: 16 MiB]")] = None,
     max_records: Annotated[int | None, typer.Option(help="Most records a request. [default: 10000]")] = None,
     max_queued_records: Annotated[
-        int | None, typer.Option(help="Most records that wait to be scored. [default: 20000]")
+        int | None,
+        typer.Option(help="Most records that wait to be scored. [default: what memory allows, at most 20000]"),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
 ) -> None:
@@ -66,9 +68,12 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _greeting(settings: "Settings", names: list[str]) -> str:
+    from service.capacity import capacity_of
+
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
     lines = [f"Serving {', '.join(names)} from {settings.models} at {address} (stop with Ctrl-C)"]
+    lines += [f"With {why}" for why in capacity_of(settings, read_resources()).why]
     lines += [f"Documentation at {address}/docs, metrics at {address}/metrics", "Try:"]
     return "\n".join([*lines, _first_request(Store(settings.models), names[0], address)]) + "\n\n"
 

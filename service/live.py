@@ -1,15 +1,20 @@
 """The models that answer: loaded from the store, replayed and warmed before they do."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+import numpy as np
+
 from nelbo.bundle import read_bundle
 from nelbo.errors import BundleError, NelboError
+from nelbo.records import take
 from nelbo.results import results
-from nelbo.scoring import Scorer
+from nelbo.scoring import CHUNK, Scorer
 from nelbo.store import Store
 from service import logs
 from service.watches import Watches
@@ -87,6 +92,9 @@ class Live:
             logs.event("no model", level=logging.WARNING, models=str(self.store.root))
         for name in names:
             self.load(name)
+        # What is loaded stays; to look through it again and again would make the event loop pause for milliseconds.
+        gc.collect()
+        gc.freeze()
 
     def load(self, name: str) -> None:
         """Loads a model's live version; where that fails, what served goes on serving."""
@@ -137,5 +145,7 @@ def load_scorer(folder: Path, name: str) -> Scorer:
 
 def _warm_up(scorer: Scorer) -> None:
     """Runs what the first request would otherwise be the first to run."""
-    scored = scorer.score(scorer.decoder.objects([scorer.bundle.golden[0].record]))
-    results(scorer, scored, "all")
+    body = msgspec.json.encode({"records": [scorer.bundle.golden[0].record]})
+    batch, _ = scorer.decoder.together([body, body], max_records=1)
+    results(scorer, scorer.score(batch), "all")
+    scorer.score(take(batch, np.zeros(CHUNK, dtype=np.intp)))  # the memory of a whole chunk

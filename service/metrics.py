@@ -101,9 +101,14 @@ class Metrics(Collector):
         self._rejected: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._durations: dict[str, Histogram] = {}
+        self._n_queued: Callable[[], int] = int
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+
+    def watch_queue(self, n_queued: Callable[[], int]) -> None:
+        """Shows how many records wait, by asking at each scrape."""
+        self._n_queued = n_queued
 
     def know_routes(self, routes: Iterable[str]) -> None:
         """Shows the durations of these routes from the first scrape on, so that traffic adds few series."""
@@ -255,4 +260,7 @@ class Metrics(Collector):
         )
         for route, histogram in sorted(self._durations.items()):
             durations.add_metric([route], *histogram.samples())
-        yield from (stages, rejected, requests, durations)
+        queued = GaugeMetricFamily(
+            "nelbo_queue_depth", "Records that wait or are being scored.", float(self._n_queued())
+        )
+        yield from (stages, rejected, requests, durations, queued)

@@ -25,7 +25,7 @@ _TITLES = {
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed, or not declared as JSON.",
     422: "The query, the shape of the body, or with `strict=true` a record is wrong.",
-    503: "The model failed to load, or is still being loaded.",
+    503: "The model failed to load or is still being loaded, or too many records wait already.",
 }
 _SCALAR = ["string", "number", "boolean", "null"]
 

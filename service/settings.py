@@ -20,6 +20,7 @@ class Settings(BaseSettings):
         max_body_bytes: a longer body is refused before it is read to its end.
         max_records: of one request.
         max_queued_records: of all requests that wait to be scored; more are refused with 503 until some are answered.
+            None for what memory allows, at most 20,000.
         log_level: the least severe log line that is written.
     """
 
@@ -30,7 +31,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
     max_records: Annotated[int, Field(ge=1)] = 10_000
-    max_queued_records: Annotated[int, Field(ge=1)] = 20_000
+    max_queued_records: Annotated[int, Field(ge=1)] | None = None
     log_level: LogLevel = "info"
 
 

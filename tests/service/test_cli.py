@@ -4,6 +4,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import httpx
@@ -51,7 +52,7 @@ def test_the_request_that_serve_prints_is_answered(models: Path) -> None:
     command = [*SERVE, "--models", str(models), "--port", "0"]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        greeting = "".join(iter(process.stderr.readline, "\n"))
+        greeting = "".join(takewhile(lambda line: line not in ("\n", ""), process.stderr))
         port = json.loads(process.stderr.readline())["port"]
         process.stderr.readline()  # the model is loaded
         curl = shlex.split(greeting.splitlines()[-1])

@@ -1,0 +1,47 @@
+"""How much the service takes on at once: chosen from the settings, and from what it may use of its machine."""
+
+from dataclasses import dataclass
+
+from nelbo.resources import Resources
+from service.settings import Settings
+
+# In a second or less that many are scored on one processor, so nobody waits longer for the queue. Chosen
+_MOST_QUEUED = 20_000
+# What a waiting record of 30 fields takes while it is decoded, scored and answered; measured 2026-11-25: 2 to 3 kB.
+_BYTES_A_RECORD = 4096
+_SHARE_OF_MEMORY = 4  # a quarter of it may hold records that wait; chosen
+_MOST_WORKERS = 4  # each takes some 50 MB while it scores; more processors are better used by more replicas. Chosen
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What was chosen, and why.
+
+    Attributes:
+        workers: threads that score large bodies, beside the event loop.
+        max_queued_records: records that may wait.
+        why: a sentence on each.
+    """
+
+    workers: int
+    max_queued_records: int
+    why: tuple[str, str]
+
+
+def capacity_of(settings: Settings, resources: Resources) -> Capacity:
+    """What a process with these settings takes on with these resources."""
+    workers = min(_MOST_WORKERS, max(1, resources.whole_processors - 1))
+    threads = f"{workers} thread{'s' * (workers > 1)} for large bodies beside the event loop"
+    found = f"{resources.processors:g} processors by {resources.processors_by}"
+    queued, by = _queued(settings, resources)
+    return Capacity(workers, queued, (f"{threads}: {found}", f"at most {queued:,} records wait: {by}"))
+
+
+def _queued(settings: Settings, resources: Resources) -> tuple[int, str]:
+    if settings.max_queued_records is not None:
+        return settings.max_queued_records, "NELBO_MAX_QUEUED_RECORDS"
+    if resources.memory_bytes is not None:
+        room = max(1, resources.memory_bytes // _SHARE_OF_MEMORY // _BYTES_A_RECORD)
+        if room < _MOST_QUEUED:
+            return room, f"a quarter of {resources.memory_bytes / 2**20:,.0f} MiB of memory by {resources.memory_by}"
+    return _MOST_QUEUED, "the default"
