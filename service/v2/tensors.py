@@ -1,0 +1,195 @@
+"""A tensor as it travels: its values from JSON or from bytes, and back."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+import simdjson
+from msgspec import Raw
+from numpy.typing import NDArray
+
+from nelbo.errors import BodyError
+from nelbo.records import shown, shown_json
+
+# numpy's names of the protocol's datatypes, in the byte order of their binary form.
+FLOATS = {"FP32": "<f4", "FP64": "<f8"}
+INTEGERS = {f"{sign}INT{8 * n}": f"<{kind}{n}" for sign, kind in (("", "i"), ("U", "u")) for n in (1, 2, 4, 8)}
+# msgspec reads fewer numbers as fast.
+_MANY_BYTES = 512
+_OF_ONE_DIMENSION = 1
+
+Values = NDArray[Any] | list[Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input of a request.
+
+    Attributes:
+        name: as sent.
+        datatype: as sent; perhaps none that there is.
+        shape: as sent.
+        data: JSON; or bytes in the protocol's binary form; or numbers, decoded already.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Raw | memoryview | NDArray[np.float64]
+
+
+def flat_numbers(text: bytes) -> NDArray[np.float64] | None:
+    """The numbers of a JSON array.
+
+    Returns:
+        None where the text is anything else than a flat array of numbers that a float can hold.
+
+    >>> flat_numbers(b"[1, 2.5]")
+    array([1. , 2.5])
+    >>> flat_numbers(b"[[1, 2.5]]") is flat_numbers(b"[1, true]") is None
+    True
+    """
+    # simdjson takes a list of lists for a flat one, whatever their lengths.
+    if text.rfind(b"[") != 0:
+        return None
+    try:
+        found: Any = simdjson.Parser().parse(text)
+        return np.frombuffer(found.as_buffer(of_type="d"), dtype=np.float64)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+
+
+def values_of(tensor: Tensor) -> Values:
+    """A tensor's values, row by row: an array, or a list with None where JSON has null.
+
+    Args:
+        tensor: of a datatype that there is.
+
+    Raises:
+        BodyError: naming the input, and where one is wrong, the value.
+    """
+    size = prod(tensor.shape)
+    if isinstance(tensor.data, np.ndarray):
+        values: Values = tensor.data
+    elif isinstance(tensor.data, memoryview):
+        values = _from_bytes(tensor, tensor.data, size)
+    else:
+        values = _from_json(tensor, tensor.data)
+    if len(values) != size:
+        raise wrong(tensor, f"{size} values for its shape {list(tensor.shape)}", str(len(values)))
+    return values
+
+
+def wrong(tensor: Tensor, expected: str, found: str, element: int | None = None) -> BodyError:
+    """The error about a tensor, or about one of its values."""
+    where = f"input '{tensor.name}'" if element is None else f"input '{tensor.name}', value {element}"
+    return BodyError(f"{where}: expected {expected}, got {found}")
+
+
+# --- JSON -------------------------------------------------------------------------------------------
+
+
+def _from_json(tensor: Tensor, raw: Raw) -> Values:
+    if tensor.datatype in FLOATS and len(memoryview(raw)) > _MANY_BYTES:
+        numbers = flat_numbers(bytes(raw))
+        if numbers is not None:
+            return numbers
+    decoder = _FLAT[_element_type(tensor.datatype)]
+    try:
+        values: list[Any] = decoder.decode(raw)
+    except (ValueError, RecursionError):
+        values = _explained(tensor, raw)
+    if tensor.datatype in INTEGERS:
+        _refuse_beyond(tensor, values)
+    return values
+
+
+def _explained(tensor: Tensor, raw: Raw) -> list[Any]:
+    """The values of nested rows; or what is wrong with them, or with a flat list."""
+    decoder = _ONE[_element_type(tensor.datatype)]
+    values = []
+    for i, cell in enumerate(_cells(tensor, raw)):
+        try:
+            values.append(decoder.decode(cell))
+        except (ValueError, RecursionError) as error:
+            raise wrong(tensor, _WORDS[_element_type(tensor.datatype)], shown_json(bytes(cell)), i) from error
+    return values
+
+
+def _cells(tensor: Tensor, raw: Raw) -> Iterator[Raw]:
+    try:
+        rows: list[Raw] = _RAW.decode(raw)
+    except msgspec.DecodeError as error:
+        raise wrong(tensor, "data that is a list", shown_json(bytes(raw))) from error
+    if len(tensor.shape) == _OF_ONE_DIMENSION or not any(bytes(row).startswith(b"[") for row in rows):
+        yield from rows
+        return
+    width = tensor.shape[1]
+    for i, row in enumerate(rows):
+        cells = _RAW.decode(row) if bytes(row).startswith(b"[") else None
+        if cells is None or len(cells) != width:
+            found = shown_json(bytes(row)) if cells is None else str(len(cells))
+            raise BodyError(f"input '{tensor.name}', row {i}: expected a list of {width} values, got {found}")
+        yield from cells
+
+
+def _refuse_beyond(tensor: Tensor, values: Sequence[int | None]) -> None:
+    limits = np.iinfo(INTEGERS[tensor.datatype])
+    for i, value in enumerate(values):
+        if value is not None and not limits.min <= value <= limits.max:
+            expected = f"an integer from {limits.min} to {limits.max}"
+            raise wrong(tensor, expected, shown(value), i)
+
+
+def _element_type(datatype: str) -> type:
+    if datatype in FLOATS:
+        return float
+    if datatype in INTEGERS:
+        return int
+    return {"BOOL": bool, "BYTES": str}[datatype]
+
+
+_WORDS: dict[type, str] = {float: "a number", int: "an integer", bool: "true or false", str: "a string"}
+_FLAT: dict[type, Any] = {of: msgspec.json.Decoder(list[of | None]) for of in _WORDS}  # type: ignore[valid-type]
+_ONE: dict[type, Any] = {of: msgspec.json.Decoder(of | None) for of in _WORDS}
+_RAW = msgspec.json.Decoder(list[Raw])
+
+
+# --- bytes ------------------------------------------------------------------------------------------
+
+
+def _from_bytes(tensor: Tensor, data: memoryview, size: int) -> Values:
+    if tensor.datatype == "BYTES":
+        return list(_texts(tensor, data))
+    dtype = np.dtype({**FLOATS, **INTEGERS, "BOOL": "u1"}[tensor.datatype])
+    if len(data) != size * dtype.itemsize:
+        expected = f"{size * dtype.itemsize} bytes for {size} values of {tensor.datatype}"
+        raise wrong(tensor, expected, str(len(data)))
+    values: NDArray[Any] = np.frombuffer(data, dtype=dtype)
+    if tensor.datatype == "BOOL":
+        if (values > 1).any():
+            at = int((values > 1).argmax())
+            raise wrong(tensor, "0 or 1", str(values[at]), at)
+        return values.view(np.bool_)
+    if tensor.datatype in FLOATS and np.isinf(values).any():
+        at = int(np.isinf(values).argmax())
+        raise wrong(tensor, "a finite number, or NaN for a missing one", str(values[at]), at)
+    return values
+
+
+def _texts(tensor: Tensor, data: memoryview) -> Iterator[str]:
+    """Each text has its length before it, four bytes long."""
+    at, i = 0, 0
+    while at < len(data):
+        stop = at + 4 + struct.unpack_from("<I", data, at)[0] if at + 4 <= len(data) else len(data) + 1
+        if stop > len(data):
+            raise wrong(tensor, "a length of four bytes and a text of that length", f"{len(data) - at} bytes", i)
+        try:
+            yield str(data[at + 4 : stop], "utf-8")
+        except UnicodeDecodeError as error:
+            raise wrong(tensor, "UTF-8", "bytes that are not", i) from error
+        at, i = stop, i + 1
