@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 from nelbo.errors import BodyError, TooManyRecordsError
 from nelbo.records import shown
 from service.problems import ProblemError
-from service.v2.tensors import FLOATS, Tensor, flat_numbers
+from service.v2.tensors import FLOATS, Tensor, numbers_of
 
 HEADER_LENGTH = "inference-header-content-length"
 # A shorter text is decoded whole in less time than it takes to take it apart.
@@ -164,10 +164,12 @@ def _flat_request(text: bytes, most_values: int) -> tuple[Envelope, list[Tensor]
         return None
     tensors = []
     for asked, array in zip(envelope.inputs, arrays, strict=True):
-        numbers = flat_numbers(array) if asked.datatype in FLOATS and _size_of(asked) is None else None
+        shape = tuple(asked.shape)
+        is_plain = asked.datatype in FLOATS and _size_of(asked) is None
+        numbers = numbers_of(array, shape) if is_plain else None
         if numbers is None:
             return None
-        tensors.append(Tensor(asked.name, asked.datatype, tuple(asked.shape), numbers))
+        tensors.append(Tensor(asked.name, asked.datatype, shape, numbers))
     return envelope, tensors
 
 

@@ -120,7 +120,7 @@ def _decoded(scorer: Scorer, request: InferRequest, max_records: int) -> tuple[E
         most_values = max_records * len(scorer.schema.fields)
         envelope, tensors = read_request(request.body, request.header_length, most_values)
         wanted_outputs(envelope)  # before any record is scored for nothing
-        return envelope, batch_of(scorer, tensors, max_records)
+        return envelope, batch_of(scorer.decoder, tensors, max_records)
     except BodyError as error:
         raise ProblemError(OF_ERROR[type(error)], str(error)) from error
 

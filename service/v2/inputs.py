@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.errors import BodyError, TooManyRecordsError
-from nelbo.records import Batch, expectation, seconds_since_1970, shown
+from nelbo.records import Batch, RecordDecoder, expectation, seconds_since_1970, shown
 from nelbo.schema import Column, Schema
-from nelbo.scoring import Scorer
 from service.v2.tensors import INTEGERS, Tensor, Values, values_of, wrong
 
 
@@ -26,11 +25,11 @@ def datatypes(column: Column) -> tuple[str, ...]:
             return ("INT64", *INTEGERS) if expectation(column) == "an integer" else ("BYTES",)
 
 
-def batch_of(scorer: Scorer, tensors: Sequence[Tensor], max_records: int) -> Batch:
+def batch_of(decoder: RecordDecoder, tensors: Sequence[Tensor], max_records: int) -> Batch:
     """The records that the tensors hold: one tensor a field, or all numbers in one of shape [n, n_fields].
 
     Args:
-        scorer: of the model.
+        decoder: of the model.
         tensors: as they were sent.
         max_records: of one request.
 
@@ -43,19 +42,19 @@ def batch_of(scorer: Scorer, tensors: Sequence[Tensor], max_records: int) -> Bat
     for tensor in tensors:
         if tensor.shape and tensor.shape[0] > max_records:
             raise TooManyRecordsError(f"expected at most {max_records} records, got {tensor.shape[0]}")
-    if _is_table(scorer.schema, tensors):
-        return _from_table(scorer, tensors[0])
+    if _is_table(decoder.schema, tensors):
+        return _from_table(decoder, tensors[0])
     columns: dict[str, Any] = {}
     for tensor in tensors:
-        column = _column(scorer, tensor)
+        column = _column(decoder, tensor)
         if tensor.name in columns:
             raise BodyError(f"input '{tensor.name}': expected it once, got it several times")
         _refuse_other_form(tensor, column, tensors[0])
         columns[tensor.name] = _cells(tensor, column)
-    for field in scorer.schema.fields:
+    for field in decoder.schema.fields:
         if field.name not in columns and not field.nullable:
             raise BodyError(f"input '{field.name}': expected it, for this field cannot be left out; got none")
-    return scorer.decoder.columns(columns, np.arange(tensors[0].shape[0]))
+    return decoder.columns(columns, np.arange(tensors[0].shape[0]))
 
 
 def _is_table(schema: Schema, tensors: Sequence[Tensor]) -> bool:
@@ -65,12 +64,12 @@ def _is_table(schema: Schema, tensors: Sequence[Tensor]) -> bool:
     return len(tensors) == 1 and not is_field and all(field.kind == "numeric" for field in fields)
 
 
-def _from_table(scorer: Scorer, tensor: Tensor) -> Batch:
-    names = list(scorer.schema.positions)
+def _from_table(decoder: RecordDecoder, tensor: Tensor) -> Batch:
+    names = list(decoder.schema.positions)
     if tensor.shape[1:] != (len(names),):
-        expected = f"shape [n, {len(names)}] for all fields of {scorer.bundle.label} or the name of a field"
+        expected = f"shape [n, {len(names)}] for all fields of {decoder.name} or the name of a field"
         raise wrong(tensor, expected, f"shape {list(tensor.shape)}")
-    _refuse_other_datatype(tensor, scorer.schema.fields[0])
+    _refuse_other_datatype(tensor, decoder.schema.fields[0])
     numbers = _as_floats(values_of(tensor)).reshape(tensor.shape)
     n = len(numbers)
     return Batch(
@@ -78,12 +77,12 @@ def _from_table(scorer: Scorer, tensor: Tensor) -> Batch:
     )
 
 
-def _column(scorer: Scorer, tensor: Tensor) -> Column:
-    position = scorer.schema.positions.get(tensor.name)
+def _column(decoder: RecordDecoder, tensor: Tensor) -> Column:
+    position = decoder.schema.positions.get(tensor.name)
     if position is None:
-        n = len(scorer.schema.fields)
-        raise wrong(tensor, f"the name of one of the {n} fields of {scorer.bundle.label}", "another name")
-    return scorer.schema.fields[position]
+        n = len(decoder.schema.fields)
+        raise wrong(tensor, f"the name of one of the {n} fields of {decoder.name}", "another name")
+    return decoder.schema.fields[position]
 
 
 def _refuse_other_form(tensor: Tensor, column: Column, first: Tensor) -> None:
@@ -119,5 +118,5 @@ def _moment(tensor: Tensor, column: Column, i: int, text: str | None) -> float |
 
 
 def _as_floats(values: Values) -> NDArray[np.float64]:
-    """As the graph takes them, null as NaN; aligned, which a part of a body need not be."""
-    return np.require(values, np.float64, ["C", "ALIGNED"])
+    """As the graph takes them, null as NaN."""
+    return np.asarray(values, dtype=np.float64)

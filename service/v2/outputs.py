@@ -59,14 +59,14 @@ class DecisionParameters(msgspec.Struct, frozen=True, omit_defaults=True):
     fdr: float | UnsetType = UNSET
 
 
-class InferAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+class InferAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The JSON part of an answer."""
 
     model_name: str
     model_version: str
+    id: str | UnsetType = UNSET
     parameters: DecisionParameters
     outputs: list[Output]
-    id: str | UnsetType = UNSET
 
 
 def shape_of(name: str, schema: Schema) -> list[int]:
@@ -114,8 +114,14 @@ def encoded(envelope: Envelope, scored: Scored, model: tuple[str, str], state: s
         else:
             data = values.ravel().tolist()
         outputs.append(Output(name, DATATYPES[name], list(values.shape), parameters, data))
-    request_id = envelope.id if isinstance(envelope.id, str) else UNSET
-    text = msgspec.json.encode(InferAnswer(*model, _parameters(scored, state), outputs, request_id))
+    said = InferAnswer(
+        model_name=model[0],
+        model_version=model[1],
+        id=envelope.id if isinstance(envelope.id, str) else UNSET,
+        parameters=_parameters(scored, state),
+        outputs=outputs,
+    )
+    text = msgspec.json.encode(said)
     if not binary:
         return Answer(200, {"content-type": JSON}, text)
     headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(text))}

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -20,13 +20,11 @@ FLOATS = {"FP32": "<f4", "FP64": "<f8"}
 INTEGERS = {f"{sign}INT{8 * n}": f"<{kind}{n}" for sign, kind in (("", "i"), ("U", "u")) for n in (1, 2, 4, 8)}
 # msgspec reads fewer numbers as fast.
 _MANY_BYTES = 512
-_OF_ONE_DIMENSION = 1
 
 Values = NDArray[Any] | list[Any]
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """One input of a request.
 
     Attributes:
@@ -42,22 +40,27 @@ class Tensor:
     data: Raw | memoryview | NDArray[np.float64]
 
 
-def flat_numbers(text: bytes) -> NDArray[np.float64] | None:
-    """The numbers of a JSON array.
+def numbers_of(text: bytes, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """The numbers of a JSON list, or of a list of rows.
+
+    Args:
+        text: JSON, perhaps.
+        shape: how long the rows have to be; how many there are is not looked at.
 
     Returns:
-        None where the text is anything else than a flat array of numbers that a float can hold.
+        None where the text is anything else, or a number none that a float can hold.
 
-    >>> flat_numbers(b"[1, 2.5]")
-    array([1. , 2.5])
-    >>> flat_numbers(b"[[1, 2.5]]") is flat_numbers(b"[1, true]") is None
+    >>> numbers_of(b"[1, 2.5]", (2,)), numbers_of(b"[[1], [2]]", (2, 1))
+    (array([1. , 2.5]), array([1., 2.]))
+    >>> numbers_of(b"[[1, 2], [3]]", (2, 2)) is numbers_of(b"[1, true]", (2,)) is None
     True
     """
-    # simdjson takes a list of lists for a flat one, whatever their lengths.
-    if text.rfind(b"[") != 0:
-        return None
+    n_rows = text.count(b"[") - 1
     try:
         found: Any = simdjson.Parser().parse(text)
+        # It takes a list of lists for a flat one, whatever their lengths.
+        if n_rows and (len(found) != n_rows or any(shape[1:] != (len(row),) for row in found)):
+            return None
         return np.frombuffer(found.as_buffer(of_type="d"), dtype=np.float64)
     except (ValueError, TypeError, RuntimeError):
         return None
@@ -95,28 +98,40 @@ def wrong(tensor: Tensor, expected: str, found: str, element: int | None = None)
 
 def _from_json(tensor: Tensor, raw: Raw) -> Values:
     if tensor.datatype in FLOATS and len(memoryview(raw)) > _MANY_BYTES:
-        numbers = flat_numbers(bytes(raw))
+        numbers = numbers_of(bytes(raw), tensor.shape)
         if numbers is not None:
             return numbers
-    decoder = _FLAT[_element_type(tensor.datatype)]
-    try:
-        values: list[Any] = decoder.decode(raw)
-    except (ValueError, RecursionError):
-        values = _explained(tensor, raw)
+    values = _flat(tensor, raw)
     if tensor.datatype in INTEGERS:
         _refuse_beyond(tensor, values)
     return values
 
 
-def _explained(tensor: Tensor, raw: Raw) -> list[Any]:
-    """The values of nested rows; or what is wrong with them, or with a flat list."""
-    decoder = _ONE[_element_type(tensor.datatype)]
+def _flat(tensor: Tensor, raw: Raw) -> list[Any]:
+    of = _element_type(tensor.datatype)
+    try:
+        values: list[Any] = _FLAT[of].decode(raw)
+        return values
+    except (ValueError, RecursionError):
+        pass
+    try:
+        rows: list[list[Any]] = _NESTED[of].decode(raw)
+    except (ValueError, RecursionError):
+        rows = []
+    if rows and all(tensor.shape[1:] == (len(row),) for row in rows):
+        return list(chain.from_iterable(rows))
+    return _one_by_one(tensor, raw)
+
+
+def _one_by_one(tensor: Tensor, raw: Raw) -> list[Any]:
+    """Says which value is wrong, and how."""
+    of = _element_type(tensor.datatype)
     values = []
     for i, cell in enumerate(_cells(tensor, raw)):
         try:
-            values.append(decoder.decode(cell))
+            values.append(_ONE[of].decode(cell))
         except (ValueError, RecursionError) as error:
-            raise wrong(tensor, _WORDS[_element_type(tensor.datatype)], shown_json(bytes(cell)), i) from error
+            raise wrong(tensor, _WORDS[of], shown_json(bytes(cell)), i) from error
     return values
 
 
@@ -125,14 +140,14 @@ def _cells(tensor: Tensor, raw: Raw) -> Iterator[Raw]:
         rows: list[Raw] = _RAW.decode(raw)
     except msgspec.DecodeError as error:
         raise wrong(tensor, "data that is a list", shown_json(bytes(raw))) from error
-    if len(tensor.shape) == _OF_ONE_DIMENSION or not any(bytes(row).startswith(b"[") for row in rows):
+    if len(tensor.shape) == 1 or not any(bytes(row).startswith(b"[") for row in rows):
         yield from rows
         return
     width = tensor.shape[1]
     for i, row in enumerate(rows):
         cells = _RAW.decode(row) if bytes(row).startswith(b"[") else None
         if cells is None or len(cells) != width:
-            found = shown_json(bytes(row)) if cells is None else str(len(cells))
+            found = shown_json(bytes(row)) if cells is None else f"{len(cells)} values"
             raise BodyError(f"input '{tensor.name}', row {i}: expected a list of {width} values, got {found}")
         yield from cells
 
@@ -155,6 +170,7 @@ def _element_type(datatype: str) -> type:
 
 _WORDS: dict[type, str] = {float: "a number", int: "an integer", bool: "true or false", str: "a string"}
 _FLAT: dict[type, Any] = {of: msgspec.json.Decoder(list[of | None]) for of in _WORDS}  # type: ignore[valid-type]
+_NESTED: dict[type, Any] = {of: msgspec.json.Decoder(list[list[of | None]]) for of in _WORDS}  # type: ignore[valid-type]
 _ONE: dict[type, Any] = {of: msgspec.json.Decoder(of | None) for of in _WORDS}
 _RAW = msgspec.json.Decoder(list[Raw])
 
@@ -175,10 +191,13 @@ def _from_bytes(tensor: Tensor, data: memoryview, size: int) -> Values:
             at = int((values > 1).argmax())
             raise wrong(tensor, "0 or 1", str(values[at]), at)
         return values.view(np.bool_)
-    if tensor.datatype in FLOATS and np.isinf(values).any():
-        at = int(np.isinf(values).argmax())
-        raise wrong(tensor, "a finite number, or NaN for a missing one", str(values[at]), at)
-    return values
+    if tensor.datatype in INTEGERS:
+        return values
+    floats: NDArray[np.float64] = values.astype(np.float64)  # a copy is aligned, which a part of a body need not be
+    if np.isinf(floats).any():
+        at = int(np.isinf(floats).argmax())
+        raise wrong(tensor, "a finite number, or NaN for a missing one", str(floats[at]), at)
+    return floats
 
 
 def _texts(tensor: Tensor, data: memoryview) -> Iterator[str]:
