@@ -7,16 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from msgspec import UNSET, structs
-from numpy.typing import NDArray
 
 from nelbo.decision import Decision
 from nelbo.errors import BodyError, CalibrationError, IntentError
 from nelbo.intent import Intent, intent_of
 from nelbo.records import Batch, shown
-from nelbo.schema import Schema
-from nelbo.scoring import Scored, Scorer
+from nelbo.scoring import Scorer
 from service.answer import Stage, Tally, find_scorer
 from service.live import Live
 from service.problems import OF_ERROR, Answer, ProblemError
@@ -89,7 +86,8 @@ def _inferred(live: Live, request: InferRequest, max_records: int, tally: Tally,
     model = (scorer.bundle.name, scorer.bundle.version)
     found = encoded(envelope, scored, model, live.watches.verdict(scorer).state)
     marks.append(clock())
-    _count(tally, scorer, scored, marks)
+    tally.count(scorer, scored, ())
+    tally.stages = {stage: after - before for stage, before, after in zip(_STAGES, marks, marks[1:], strict=False)}
     return found
 
 
@@ -142,17 +140,3 @@ def _decided(scorer: Scorer, intent: Intent) -> Decision:
         return scorer.decider.decide(intent.rate, intent.confidence)
     except CalibrationError as error:
         raise ProblemError(OF_ERROR[CalibrationError], str(error)) from error
-
-
-def _count(tally: Tally, scorer: Scorer, scored: Scored, marks: list[float]) -> None:
-    tally.stages = {stage: after - before for stage, before, after in zip(_STAGES, marks, marks[1:], strict=False)}
-    tally.scored = (scorer, scored)
-    tally.n_records = len(scored.batch)
-    tally.n_flagged = int(np.count_nonzero(scored.flagged))
-    tally.p_values = scored.p_values["score"]
-    tally.n_missing, tally.n_unseen = _by_field(scorer.schema, scored.missing), _by_field(scorer.schema, scored.unseen)
-
-
-def _by_field(schema: Schema, where: NDArray[np.bool_]) -> dict[str, int]:
-    counts = np.count_nonzero(where, axis=0)
-    return {schema.fields[j].name: int(counts[j]) for j in np.flatnonzero(counts)}

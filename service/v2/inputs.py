@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.errors import BodyError, TooManyRecordsError
-from nelbo.records import Batch, RecordDecoder, expectation, seconds_since_1970, shown
+from nelbo.records import Batch, RecordDecoder, expectation, shown
 from nelbo.schema import Column, Schema
+from nelbo.structs import seconds_since_1970
 from service.v2.tensors import INTEGERS, Tensor, Values, values_of, wrong
 
 

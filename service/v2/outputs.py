@@ -11,8 +11,7 @@ from nelbo.errors import BodyError
 from nelbo.records import shown
 from nelbo.schema import Schema
 from nelbo.scoring import Scored
-from service.problems import JSON
-from service.problems import Answer
+from service.problems import JSON, Answer
 from service.v2.envelope import HEADER_LENGTH, Envelope, RequestParameters
 
 # Each output's datatype. Contributions are as many values as all fields together, so only whoever names them gets them.

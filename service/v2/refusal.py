@@ -2,8 +2,7 @@
 
 import msgspec
 
-from service.problems import JSON
-from service.problems import Answer, Problem
+from service.problems import JSON, Answer, Problem
 
 PATHS = "/v2"
 # The protocol's clients expect it of any request that is wrong.

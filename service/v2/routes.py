@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from service.answer import JSON, Tally
+from service.answer import Tally
 from service.body import read_body
 from service.live import Live
-from service.problems import Answer
+from service.problems import JSON, Answer
 from service.settings import Settings
 from service.v2 import models
 from service.v2.envelope import HEADER_LENGTH, Envelope

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from nelbo.store import Store
-from service.answer import ScoreRequest, Tally, answer
+from service.answer import Tally, answer
 from service.live import Live, ModelState
 from service.problems import Answer
+from service.request import ScoreRequest
 from service.v2.infer import InferRequest, infer
 from tests.bundles import VERSION, normal_records, odd_record
 

@@ -6,8 +6,9 @@ import pytest
 from msgspec import Raw
 
 from nelbo.errors import BodyError, TooManyRecordsError
-from nelbo.records import MISSING, Batch, RecordDecoder
+from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Kind, Schema
+from nelbo.structs import MISSING
 from service.v2.inputs import batch_of
 from service.v2.tensors import Tensor
 
