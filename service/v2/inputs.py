@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nelbo.errors import BodyError, TooManyRecordsError
 from nelbo.records import Batch, RecordDecoder, expectation, shown
 from nelbo.schema import Column, Schema
-from nelbo.structs import seconds_since_1970
+from nelbo.structs import has_integers, seconds_since_1970
 from service.v2.tensors import INTEGERS, Tensor, Values, values_of, wrong
 
 
@@ -23,7 +23,7 @@ def datatypes(column: Column) -> tuple[str, ...]:
         case "timestamp":
             return ("FP64", "INT64", "BYTES")  # FP32 resolves two minutes of the seconds since 1970
         case _:
-            return ("INT64", *INTEGERS) if expectation(column) == "an integer" else ("BYTES",)
+            return ("INT64", *INTEGERS) if has_integers(column) else ("BYTES",)
 
 
 def batch_of(decoder: RecordDecoder, tensors: Sequence[Tensor], max_records: int) -> Batch:

@@ -43,7 +43,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     data: list[float | bool] | UnsetType = UNSET
 
 
-class DecisionParameters(msgspec.Struct, frozen=True, omit_defaults=True):
+class DecisionParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What held for every record, by the names of `decision` under /v1; what is null there is left out."""
 
     rate: float
@@ -52,8 +52,8 @@ class DecisionParameters(msgspec.Struct, frozen=True, omit_defaults=True):
     rate_high: float
     mode: str
     n_calibration: int
-    state: str
     threshold: float | UnsetType = UNSET
+    state: str
     confidence: float | UnsetType = UNSET
     fdr: float | UnsetType = UNSET
 
@@ -152,8 +152,8 @@ def _parameters(scored: Scored, state: str) -> DecisionParameters:
         rate_high=decision.rate_high,
         mode=decision.mode,
         n_calibration=decision.n_calibration,
-        state=state,
         threshold=threshold if np.isfinite(threshold) else UNSET,
+        state=state,
         confidence=_given(decision.confidence),
         fdr=_given(decision.fdr),
     )

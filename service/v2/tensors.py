@@ -140,7 +140,7 @@ def _cells(tensor: Tensor, raw: Raw) -> Iterator[Raw]:
         rows: list[Raw] = _RAW.decode(raw)
     except msgspec.DecodeError as error:
         raise wrong(tensor, "data that is a list", shown_json(bytes(raw))) from error
-    if len(tensor.shape) == 1 or not any(bytes(row).startswith(b"[") for row in rows):
+    if len(tensor.shape) != 2 or not any(bytes(row).startswith(b"[") for row in rows):
         yield from rows
         return
     width = tensor.shape[1]

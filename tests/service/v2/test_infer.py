@@ -84,7 +84,9 @@ def test_the_parameters_are_the_decision_of_v1_without_what_is_null(live: Live) 
     by_record, _ = answer(live, ScoreRequest("pumps", b'{"records":[]}', query="rate=0.02"), max_records=100)
     decision = json.loads(by_record.body)["decision"]
     expected = {name: value for name, value in decision.items() if value is not None}
-    assert answered(live, [odd_record()], parameters={"rate": 0.02})["parameters"] == expected
+    assert list(answered(live, [odd_record()], parameters={"rate": 0.02})["parameters"].items()) == list(
+        expected.items()
+    )
 
 
 def test_a_rate_of_zero_flags_nothing_and_has_no_threshold(live: Live) -> None:
