@@ -117,6 +117,8 @@ def _decoded(scorer: Scorer, request: InferRequest, max_records: int) -> tuple[E
     try:
         most_values = max_records * len(scorer.schema.fields)
         envelope, tensors = read_request(request.body, request.header_length, most_values)
+        if envelope.model_name not in (UNSET, None, request.name):
+            raise BodyError(f"model_name: expected that of the path, {shown(request.name)}, or none, got another")
         wanted_outputs(envelope)  # before any record is scored for nothing
         return envelope, batch_of(scorer.decoder, tensors, max_records)
     except BodyError as error:

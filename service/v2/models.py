@@ -76,7 +76,7 @@ class IndexRequest(msgspec.Struct, frozen=True):
 
 def server(version: str) -> Server:
     """The server's metadata."""
-    return Server("nelbo", version, ["binary_tensor_data", "model_repository"])
+    return Server("nelbo", version, ["binary_tensor_data"])
 
 
 def server_ready(live: Live) -> ServerReady:

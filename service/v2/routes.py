@@ -42,13 +42,21 @@ _WRONG = {
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
 _BODY = {
+    "parameters": [
+        {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "description": "Bytes of the JSON, where the data of binary tensors stands behind it.",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
             JSON: {"schema": {"$ref": "#/components/schemas/Envelope"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
-    }
+    },
 }
 
 
@@ -75,6 +83,7 @@ def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
     async def ready_v2() -> Response:
         return _json(models.server_ready(live))
 
+    @app.get("/v2/", include_in_schema=False)  # as the protocol's published document writes it
     @app.get("/v2", **_declared("Describe the server", models.Server))
     async def server_v2() -> Response:
         return _json(models.server(app.version))

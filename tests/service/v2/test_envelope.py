@@ -3,13 +3,36 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nelbo.errors import BodyError, TooManyRecordsError
 from service.problems import ProblemError
 from service.v2.envelope import Envelope, read_request
-from service.v2.tensors import Tensor, values_of
+from service.v2.tensors import FLOATS, Tensor, values_of
 
 ONE = {"name": "x", "shape": [2], "datatype": "FP64", "data": [1, 2.5]}
+# What may make one text of two, or two values of one.
+FRAGMENTS = [
+    '"data"',
+    '"data":[3,4]',
+    '"x":"',
+    "[",
+    "]",
+    "[1,2]",
+    "{",
+    "}",
+    ",",
+    ":",
+    '"',
+    "\\",
+    "\\u003a",
+    "null",
+    "true",
+    "é",
+    "1e400",
+    "",
+]
 SHORT, LONG = "", " " * 20_000  # a long request is taken apart first
 
 
@@ -86,6 +109,21 @@ def test_what_is_not_json_is_refused(text: str, padding: str) -> None:
 @both
 def test_nan_in_json_is_told_what_to_send_instead(padding: str) -> None:
     assert refused(request().replace("2.5", "NaN"), padding).endswith("; a missing value is null, not NaN")
+
+
+@given(st.integers(0, 70), st.sampled_from(FRAGMENTS), st.integers(0, 6))
+def test_no_change_of_a_request_makes_a_difference_between_the_two_ways(at: int, fragment: str, n_cut: int) -> None:
+    changed = request()[:at] + fragment + request()[at + n_cut :]
+    assert outcome(changed, SHORT) == outcome(changed, LONG)
+
+
+def outcome(text: str, padding: str) -> object:
+    try:
+        _, tensors = read(text, padding)
+        floats = [np.array(values_of(tensor)).tolist() for tensor in tensors if tensor.datatype in FLOATS]
+    except (BodyError, ProblemError):
+        return None
+    return [(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors], floats
 
 
 def test_text_that_is_not_utf_8_is_refused() -> None:

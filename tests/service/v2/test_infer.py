@@ -170,6 +170,13 @@ def test_a_wrong_wish_is_refused_with_400(options: dict[str, Any], detail: str, 
     assert (tally.rejected is not None, tally.n_records, tally.scored) == (True, None, None)
 
 
+def test_a_model_name_in_the_body_is_that_of_the_path(live: Live) -> None:
+    assert post(live, [odd_record()], model_name="pumps")[0].status == 200
+    found, _ = post(live, [odd_record()], model_name="fans")
+    detail = "model_name: expected that of the path, 'pumps', or none, got another"
+    assert (found.status, json.loads(found.body)) == (400, {"error": detail})
+
+
 def test_a_query_is_refused_for_it_would_look_as_if_it_were_heard(live: Live) -> None:
     found, _ = sent(live, b"{}", query="rate=0.1")
     assert (found.status, json.loads(found.body)["error"].split(",")[0]) == (400, "expected no query")

@@ -10,8 +10,9 @@ from tests.service.v2.test_infer import inputs_of
 BODY: dict[str, Any] = {"inputs": inputs_of([odd_record()])}
 
 
-def test_the_server_says_what_it_is(client: Client) -> None:
-    found = client.get("/v2").json()
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+def test_the_server_says_what_it_is(path: str, client: Client) -> None:
+    found = client.get(path).json()
     assert list(found) == ["name", "version", "extensions"]
     assert (found["name"], "binary_tensor_data" in found["extensions"]) == ("nelbo", True)
 
