@@ -19,7 +19,6 @@ HEADER_LENGTH = "inference-header-content-length"
 _LONG = 16 * 1024
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _COMMAS = 10_000  # that the rest of a request may have: more than a thousand fields' inputs need. Chosen
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 Size = Annotated[int, msgspec.Meta(ge=0)]
@@ -143,14 +142,21 @@ def _decoded(text: bytes) -> Envelope:
 def _expect_commas(text: bytes, most_values: int) -> None:
     """Refuses a text of more values than its records can hold, before anything is built from them."""
     most = most_values + _COMMAS
-    # The quick look first: at most every other byte is a comma between values, and those within strings are none.
-    if len(text) > 2 * most and _n_commas(text) > most and _n_commas(_STRING.sub(b"", text)) > most:
+    # The quick looks first: at most every other byte of a text is a comma between values.
+    if len(text) > 2 * most and _n_commas(text) > most and _n_commas_outside(text) > most:
         raise TooManyRecordsError(f"expected at most {most_values} values in all inputs, got more")
 
 
 def _n_commas(text: bytes) -> int:
     """As `bytes.count` does, which takes ten times as long where there are many."""
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(",")))
+
+
+def _n_commas_outside(text: bytes) -> int:
+    """How many commas are not in strings; without an object for each string, of which there may be millions."""
+    letters = np.frombuffer(text.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
+    is_inside = np.logical_xor.accumulate(letters == ord('"'))
+    return int(np.count_nonzero((letters == ord(",")) & ~is_inside))
 
 
 def _flat_request(text: bytes) -> tuple[Envelope, list[Tensor]] | None:
