@@ -126,16 +126,16 @@ def _decoded(text: bytes) -> Envelope:
         if not text.isascii():
             text.decode()  # msgspec does not look at what it steps over
         envelope = _DECODER.decode(text)
+        _refuse_repeated_names(text, envelope)
     except UnicodeDecodeError as error:
         raise ProblemError("not-json", "the request is not UTF-8") from error
     except RecursionError as error:
         raise ProblemError("not-json", "the request is nested too deeply") from error
     except msgspec.ValidationError as error:
         raise BodyError(f"the request: {error}") from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         hint = "; a missing value is null, not NaN" if b"NaN" in text else ""
         raise ProblemError("not-json", f"the request is not JSON: {error}{hint}") from error
-    _refuse_repeated_names(text, envelope)
     return envelope
 
 
@@ -210,7 +210,7 @@ def _refuse_repeated_names(text: bytes, envelope: Envelope) -> None:
     Unless an escaped one makes up for it; so what may hold one is looked at name by name, as is what differs.
     """
     if b"\\u003" in text or msgspec.json.encode(envelope).count(b":") != text.count(b":"):
-        json.loads(text, object_pairs_hook=_refuse_repeated)
+        json.loads(text, object_pairs_hook=_refuse_repeated, parse_int=float)  # of any length
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:

@@ -57,9 +57,12 @@ def numbers_of(text: bytes, shape: tuple[int, ...]) -> NDArray[np.float64] | Non
     """
     n_rows = text.count(b"[") - 1 if text.find(b"[", 1) > 0 else 0  # the search is faster than the count
     try:
-        found: Any = simdjson.Parser().parse(text)
+        found = simdjson.Parser().parse(text)
+        if not isinstance(found, simdjson.Array):
+            return None
         # It takes a list of lists for a flat one, whatever their lengths.
-        if n_rows and (len(found) != n_rows or any(shape[1:] != (len(row),) for row in found)):
+        rows: Any = found
+        if n_rows and (len(found) != n_rows or any(shape[1:] != (len(row),) for row in rows)):
             return None
         return np.frombuffer(found.as_buffer(of_type="d"), dtype=np.float64)
     except (ValueError, TypeError, RuntimeError):

@@ -199,6 +199,14 @@ def test_commas_within_strings_are_no_values() -> None:
     assert len(values_of(tensor)[0]) == 60_000
 
 
+@both
+def test_an_integer_of_any_length_is_no_mistake_of_ours(padding: str) -> None:
+    text = '{"inputs":[{"name":"\\u003a","shape":[1],"datatype":"INT64","data":[' + "9" * 5000 + "]}]}"
+    _, (tensor,) = read(text, padding)
+    with pytest.raises(BodyError, match=r"^input ':', value 0: expected an integer"):
+        values_of(tensor)
+
+
 # --- binary -----------------------------------------------------------------------------------------
 
 
