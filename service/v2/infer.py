@@ -5,7 +5,6 @@ As there, whatever carries requests calls `infer`, and counts what there is to c
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from msgspec import UNSET, structs
 
@@ -14,38 +13,16 @@ from nelbo.errors import BodyError, CalibrationError, IntentError
 from nelbo.intent import Intent, intent_of
 from nelbo.records import Batch, shown
 from nelbo.scoring import Scorer
-from service.answer import Stage, Tally, find_scorer
+from service.answer import Tally, find_scorer
 from service.live import Live
 from service.problems import OF_ERROR, Answer, ProblemError
 from service.v2.envelope import Envelope, RequestParameters, read_request
 from service.v2.inputs import batch_of
 from service.v2.outputs import encoded, wanted_outputs
 from service.v2.refusal import refusal
+from service.v2.request import InferRequest
 
 _WISHES = ("rate", "confidence", "max_false_alarms", "per", "records_per_s", "fdr")
-# There is nothing to explain: contributions, where they are asked for, come with the scores.
-_STAGES: tuple[Stage, ...] = ("decode", "decide", "infer", "encode")
-
-
-@dataclass(frozen=True)
-class InferRequest:
-    """What a transport knows of an inference request.
-
-    Attributes:
-        name: of the model, as it stands in the path, decoded.
-        body: whole, within the limit. Its Content-Type is not looked at: clients of this protocol send any, or none.
-        version: likewise; None where the path names none.
-        header_length: the header Inference-Header-Content-Length, "" where there is none.
-        content_encoding: the header, "" where there is none.
-        query: without its question mark, not decoded.
-    """
-
-    name: str
-    body: bytes
-    version: str | None = None
-    header_length: str = ""
-    content_encoding: str = ""
-    query: str = ""
 
 
 def infer(
@@ -86,9 +63,13 @@ def _inferred(live: Live, request: InferRequest, max_records: int, tally: Tally,
     model = (scorer.bundle.name, scorer.bundle.version)
     found = encoded(envelope, scored, model, live.watches.verdict(scorer).state)
     marks.append(clock())
-    tally.count(scorer, scored, ())
-    tally.stages = {stage: after - before for stage, before, after in zip(_STAGES, marks, marks[1:], strict=False)}
+    tally.count(scorer, scored, _as_stages(*marks), (len(batch),), 0)
     return found
+
+
+def _as_stages(start: float, decoded: float, decided: float, inferred: float, encoded_: float) -> tuple[float, ...]:
+    """The marks as they were, had it been decided before the body was decoded; there is nothing to explain."""
+    return start, start + decided - decoded, decided, inferred, inferred, encoded_
 
 
 def find_version(live: Live, name: str, version: str | None) -> Scorer:

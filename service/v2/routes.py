@@ -1,24 +1,22 @@
 """The protocol's paths, declared: thin routes over `infer` and `models`."""
 
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from service.answer import Tally
-from service.body import read_body
+from service.batching import Batching
+from service.body import headers_of, read_body
 from service.live import Live
-from service.problems import JSON, Answer
+from service.problems import JSON
 from service.settings import Settings
 from service.v2 import models
-from service.v2.envelope import HEADER_LENGTH, Envelope
-from service.v2.infer import InferRequest, infer
+from service.v2.envelope import Envelope
 from service.v2.outputs import InferAnswer
+from service.v2.queue import queued
 from service.v2.refusal import Refusal
+from service.v2.request import read_infer_request
 
-Run = Callable[[Callable[[], tuple[Answer, Tally]], int], Awaitable[Answer]]
 # The bodies that the paths take and answer with.
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     models.ServerLive,
@@ -37,7 +35,7 @@ _WRONG = {
     404: "There is no such model, or another version of it serves.",
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed.",
-    503: "The model failed to load, or is still being loaded.",
+    503: "The model failed to load, or is still being loaded; or too many records wait.",
 }
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
@@ -60,18 +58,18 @@ _BODY = {
 }
 
 
-def add_protocol(app: FastAPI, live: Live, settings: Settings, run: Run) -> None:
+def add_protocol(app: FastAPI, live: Live, batching: Batching, settings: Settings) -> None:
     """Declares the paths under /v2.
 
     Args:
         app: to declare them in.
         live: the models.
+        batching: whose queue inference requests join.
         settings: of the process.
-        run: makes an answer, on the right thread for a body of so many bytes, and counts what it tallied.
     """
     _add_server(app, live, settings)
     _add_models(app, live)
-    _add_infer(app, live, settings, run)
+    _add_infer(app, live, batching, settings)
 
 
 def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
@@ -90,7 +88,8 @@ def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
 
     @app.post("/v2/repository/index", **_declared("List models", models.IndexEntry, 400, 413, is_list=True))
     async def index_v2(request: Request) -> Response:
-        return _json(models.index(live, await read_body(request, settings.max_body_bytes)))
+        body = await read_body(headers_of(request.scope), request.receive, settings.max_body_bytes)
+        return _json(models.index(live, body))
 
 
 def _add_models(app: FastAPI, live: Live) -> None:
@@ -115,20 +114,12 @@ def _add_models(app: FastAPI, live: Live) -> None:
         return _json(models.model_ready(live, name, version))
 
 
-def _add_infer(app: FastAPI, live: Live, settings: Settings, run: Run) -> None:
+def _add_infer(app: FastAPI, live: Live, batching: Batching, settings: Settings) -> None:
     declared = _declared("Score records", InferAnswer, 400, 404, 413, 415, 503)
 
     async def answered(request: Request, name: str, version: str | None) -> Response:
-        headers = request.headers
-        asked = InferRequest(
-            name=name,
-            body=await read_body(request, settings.max_body_bytes),
-            version=version,
-            header_length=headers.get(HEADER_LENGTH, ""),
-            content_encoding=headers.get("content-encoding", ""),
-            query=request.scope["query_string"].decode("latin-1"),
-        )
-        found = await run(partial(infer, live, asked, max_records=settings.max_records), len(asked.body))
+        asked = await read_infer_request(name, version, request.scope, request.receive, settings.max_body_bytes)
+        found = await queued(live, batching, asked, settings.max_records)
         return Response(found.body, found.status, found.headers)
 
     @app.post(f"{_MODEL}/infer", openapi_extra=_BODY, **declared)

@@ -80,6 +80,14 @@ def test_a_large_body_is_answered_as_a_small_one(client: Client) -> None:
     assert client.post("/v2/models/pumps/infer", json={"inputs": inputs_of([record])}).status_code == 200
 
 
+def test_a_full_queue_refuses_in_the_form_of_the_protocol(client_factory: ClientFactory) -> None:
+    client = client_factory(max_queued_records=1)
+    client.service.batching._n_queued = 1
+    found = client.post("/v2/models/pumps/infer", json=BODY)
+    assert (found.status_code, found.headers["retry-after"], list(found.json())) == (503, "1", ["error"])
+    assert client.scrape().value("nelbo_requests_rejected_total", reason="queue-full") == 1
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
