@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from starlette.types import Receive, Scope
+from starlette.types import Receive
 
-from service.body import headers_of, read_body
+from service.body import Headers, read_body
 from service.v2.envelope import HEADER_LENGTH
 
 
@@ -30,14 +30,15 @@ class InferRequest:
 
 
 async def read_infer_request(
-    name: str, version: str | None, scope: Scope, receive: Receive, max_bytes: int
+    name: str, version: str | None, headers: Headers, query: bytes, receive: Receive, max_bytes: int
 ) -> InferRequest:
     """An inference request, whole.
 
     Args:
         name: of the model, as it stands in the path.
         version: likewise.
-        scope: of the request.
+        headers: of the request.
+        query: without its question mark.
         receive: its body not touched yet.
         max_bytes: what the declared length and the bytes that come are held to, chunked bodies included.
 
@@ -45,12 +46,11 @@ async def read_infer_request(
         ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
         ClientDisconnect: the client went away before its body was whole.
     """
-    headers = headers_of(scope)
     return InferRequest(
         name,
         await read_body(headers, receive, max_bytes),
         version,
         headers.get(HEADER_LENGTH.encode(), b"").decode("latin-1"),
         headers.get(b"content-encoding", b"").decode("latin-1"),
-        scope["query_string"].decode("latin-1"),
+        query.decode("latin-1"),
     )

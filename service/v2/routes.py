@@ -118,7 +118,8 @@ def _add_infer(app: FastAPI, live: Live, batching: Batching, settings: Settings)
     declared = _declared("Score records", InferAnswer, 400, 404, 413, 415, 503)
 
     async def answered(request: Request, name: str, version: str | None) -> Response:
-        asked = await read_infer_request(name, version, request.scope, request.receive, settings.max_body_bytes)
+        headers, query = headers_of(request.scope), request.scope["query_string"]
+        asked = await read_infer_request(name, version, headers, query, request.receive, settings.max_body_bytes)
         found = await queued(live, batching, asked, settings.max_records)
         return Response(found.body, found.status, found.headers)
 
