@@ -27,6 +27,8 @@ from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
 from service.settings import Settings
+from service.v2.refusal import in_form_of
+from service.v2.routes import add_protocol
 
 _DESCRIPTION = "Calibrated anomaly scores for records: you set the false-alarm rate, every alert says why."
 
@@ -75,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_problems(app, service)
     _add_scoring(app, service)
     _add_models(app, service)
+    add_protocol(app, service.live, service.batching, settings)
     _add_operations(app, service)
     service.metrics.know_routes([UNMATCHED, *(route.path for route in app.routes if isinstance(route, Route))])
     app.openapi = partial(document, app, service.live)  # type: ignore[method-assign]  # FastAPI's documented way
@@ -90,9 +93,9 @@ def _version() -> str:
 
 def _add_problems(app: FastAPI, service: Service) -> None:
     @app.exception_handler(ProblemError)
-    async def refuse(_: Request, error: ProblemError) -> Response:
+    async def refuse(request: Request, error: ProblemError) -> Response:
         service.metrics.reject(error.kind)
-        return _response(error.answer)
+        return _response(in_form_of(request.url.path, error.answer))
 
     @app.exception_handler(StoreError)
     async def refuse_store(_: Request, error: StoreError) -> Response:
@@ -101,14 +104,14 @@ def _add_problems(app: FastAPI, service: Service) -> None:
         return _response(problem(kind, str(error)))
 
     @app.exception_handler(HTTPException)
-    async def refuse_path(_: Request, error: HTTPException) -> Response:
+    async def refuse_path(request: Request, error: HTTPException) -> Response:
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         kind: Kind = "not-found"
         detail = "there is nothing at this path; /openapi.json lists what there is"
         if error.status_code == 405:
             kind, detail = "method-not-allowed", f"expected {headers['allow']}, got another method"
         service.metrics.reject(kind)
-        return _response(problem(kind, detail, headers=headers))
+        return _response(in_form_of(request.url.path, problem(kind, detail, headers=headers)))
 
 
 def _add_scoring(app: FastAPI, service: Service) -> None:

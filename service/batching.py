@@ -78,7 +78,7 @@ class Batching:
         """The answer to a request."""
         loop = asyncio.get_running_loop()
         n = self._n_records(request)
-        if self._n_queued and self._n_queued + n > self._max_queued:
+        if self._is_full(n):
             return self._refuse()
         self._n_queued += n
         try:
@@ -91,6 +91,28 @@ class Batching:
             return await waiting.answered
         finally:
             self._n_queued -= n
+
+    async def run(self, work: Callable[[], tuple[Answer, Tally]], n_records: int, *, is_long: bool) -> Answer:
+        """The answer that other work makes, by itself but of the same queue.
+
+        Args:
+            work: scores the records of one request.
+            n_records: about how many these are.
+            is_long: the event loop must not wait for it.
+        """
+        if self._is_full(n_records):
+            return self._refuse()
+        self._n_queued += n_records
+        try:
+            loop = asyncio.get_running_loop()
+            found, tally = await loop.run_in_executor(self._worker, work) if is_long else work()
+            self._count(tally)
+            return found
+        finally:
+            self._n_queued -= n_records
+
+    def _is_full(self, n_more: int) -> bool:
+        return self._n_queued > 0 and self._n_queued + n_more > self._max_queued
 
     def _n_records(self, request: ScoreRequest) -> int:
         """About how many records a body holds, before it is decoded: by its commas, in any form that is text.

@@ -1,7 +1,7 @@
-"""README.md as something that runs: its commands, and the answers that it shows for them.
+"""README.md, and docs/v2.md, as something that runs: their commands, and the answers that they show for them.
 
 `python -m tests.readme` writes the answers anew, after `make demo` for example: it asks the live version of the demo
-model. What the page leaves out ("…") stays left out.
+model. What a page leaves out ("…") stays left out.
 """
 
 import json
@@ -27,6 +27,7 @@ from nelbo.store import Store
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "README.md"
+PROTOCOL = ROOT / "docs" / "v2.md"
 OMITTED = "…"
 _WIDTH = 118  # of a line of shown JSON
 
@@ -280,9 +281,13 @@ def pretty(value: Any, indent: int = 0, before: int = 0) -> str:
 
 
 def main() -> None:
-    """Writes the page's answers anew."""
-    page = PAGE.read_text(encoding="utf-8")
+    """Writes the pages' answers anew."""
     version = Store(ROOT / "models").live("machines").name
+    for page in (PAGE, PROTOCOL):
+        page.write_text(_anew(page.read_text(encoding="utf-8"), version), encoding="utf-8")
+
+
+def _anew(page: str, version: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         outcomes = run_all(page, Path(folder), version)
     for example, outcome in zip(examples(page), outcomes, strict=True):
@@ -290,7 +295,7 @@ def main() -> None:
         if example.language == "json":
             shown = like(json.loads(example.shown), json.loads(outcome.output))
             page = page.replace(f"```json\n{example.shown}```", f"```json\n{pretty(shown)}\n```")
-    PAGE.write_text(page, encoding="utf-8")
+    return page
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""An inference request, as a transport knows it."""
+
+from dataclasses import dataclass
+
+from starlette.types import Receive
+
+from service.body import Headers, read_body
+from service.v2.envelope import HEADER_LENGTH
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What a transport knows of an inference request.
+
+    Attributes:
+        name: of the model, as it stands in the path, decoded.
+        body: whole, within the limit. Its Content-Type is not looked at: clients of this protocol send any, or none.
+        version: likewise; None where the path names none.
+        header_length: the header Inference-Header-Content-Length, "" where there is none.
+        content_encoding: the header, "" where there is none.
+        query: without its question mark, not decoded.
+    """
+
+    name: str
+    body: bytes
+    version: str | None = None
+    header_length: str = ""
+    content_encoding: str = ""
+    query: str = ""
+
+
+async def read_infer_request(
+    name: str, version: str | None, headers: Headers, query: bytes, receive: Receive, max_bytes: int
+) -> InferRequest:
+    """An inference request, whole.
+
+    Args:
+        name: of the model, as it stands in the path.
+        version: likewise.
+        headers: of the request.
+        query: without its question mark.
+        receive: its body not touched yet.
+        max_bytes: what the declared length and the bytes that come are held to, chunked bodies included.
+
+    Raises:
+        ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
+        ClientDisconnect: the client went away before its body was whole.
+    """
+    return InferRequest(
+        name,
+        await read_body(headers, receive, max_bytes),
+        version,
+        headers.get(HEADER_LENGTH.encode(), b"").decode("latin-1"),
+        headers.get(b"content-encoding", b"").decode("latin-1"),
+        query.decode("latin-1"),
+    )
