@@ -20,6 +20,7 @@ import socket  # noqa: E402
 import uvicorn  # noqa: E402
 
 from service import logs  # noqa: E402
+from service.allocator import keep_freed_memory  # noqa: E402
 from service.app import create_app  # noqa: E402
 from service.lane import Lane  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
@@ -36,6 +37,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     logs.configure(settings.log_level)
+    keep_freed_memory()
     app = create_app(settings)
     config = uvicorn.Config(
         Lane(app),

@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
+from nelbo.characters import count
 from nelbo.results import results
 from nelbo.scoring import CHUNK, Scored
 from service.answer import Tally, Wish, answer, body_of, head, wish_of
@@ -121,7 +122,7 @@ class Batching:
         """
         state = self._live.state(request.name)
         n_columns = 1 if state is None or state.scorer is None else len(state.scorer.schema.columns)
-        return 1 + max(_n_commas(request.body) // n_columns, len(request.body) // 1024)
+        return 1 + max(count(request.body, b",") // n_columns, len(request.body) // 1024)
 
     def _refuse(self) -> Answer:
         detail = f"{self._n_queued} records wait to be scored, and at most {self._max_queued} may; try again later"
@@ -249,9 +250,3 @@ def _give(waiting: _Waiting, found: Answer) -> None:
 def _fail(waiting: _Waiting, error: BaseException) -> None:
     if not waiting.answered.done():
         waiting.answered.set_exception(error)
-
-
-def _n_commas(body: bytes) -> int:
-    if len(body) < LARGE_BODY_BYTES:
-        return body.count(b",")
-    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(",")))

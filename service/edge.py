@@ -14,6 +14,7 @@ from service.body import Headers, headers_of
 from service.logs import RequestIds
 from service.metrics import Metrics
 from service.problems import Answer, problem
+from service.v2.refusal import in_form_of
 
 UNMATCHED = "unmatched"
 CLIENT_LEFT = 499  # what nginx logs for a client that went away before its answer
@@ -54,7 +55,7 @@ class Edge:
         except ClientDisconnect:
             status = status or CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
-            found = failed(error, headers, request_id, route_of(scope))
+            found = in_form_of(scope["path"], failed(error, headers, request_id, route_of(scope)))
             if status == 0:
                 self._metrics.reject("internal")
                 await respond(found, request_id, send)

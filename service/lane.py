@@ -11,8 +11,13 @@ from service.body import Headers, headers_of, read_request
 from service.edge import CLIENT_LEFT, failed, request_id_of, respond
 from service.openapi import SCORE_PATH
 from service.problems import Answer, ProblemError
+from service.v2.queue import queued
+from service.v2.refusal import in_form_of
+from service.v2.request import read_infer_request
+from service.v2.routes import INFER_PATH, INFER_VERSION_PATH
 
-_BEFORE, _AFTER = SCORE_PATH.split("{name}")
+_SCORE_START, _SCORE_END = SCORE_PATH.split("{name}")
+_INFER_START, _INFER_END = INFER_PATH.split("{name}")
 
 
 class Lane:
@@ -31,41 +36,60 @@ class Lane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the events of the process."""
-        name = _model_to_score(scope)
-        if name is None:
+        matched = _matched(scope)
+        if matched is None:
             await self._app(scope, receive, send)
             return
+        route, names = matched
         started = time.perf_counter()
         headers = headers_of(scope)
         request_id = request_id_of(headers)
         try:
-            answer = await self._answer(name, headers, scope, receive)
+            answer = await self._answer(route, names, headers, scope, receive)
             status = answer.status
             await respond(answer, request_id, send)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
-            answer = failed(error, headers, request_id, SCORE_PATH)
+            answer = in_form_of(scope["path"], failed(error, headers, request_id, route))
             self._metrics.reject("internal")
             status = answer.status
             await respond(answer, request_id, send)
-        self._metrics.count_response(SCORE_PATH, "POST", status, time.perf_counter() - started)
+        self._metrics.count_response(route, "POST", status, time.perf_counter() - started)
 
-    async def _answer(self, name: str, headers: Headers, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(
+        self, route: str, names: tuple[str, ...], headers: Headers, scope: Scope, receive: Receive
+    ) -> Answer:
+        query, service = scope["query_string"], self._service
         try:
-            request = await read_request(name, headers, scope["query_string"], receive, self._max_body_bytes)
-            return await self._service.batching.score(request)
+            if route == SCORE_PATH:
+                request = await read_request(names[0], headers, query, receive, self._max_body_bytes)
+                return await service.batching.score(request)
+            version = names[1] if len(names) > 1 else None
+            asked = await read_infer_request(names[0], version, headers, query, receive, self._max_body_bytes)
+            return await queued(service.live, service.batching, asked, service.settings.max_records)
         except ProblemError as error:
             self._metrics.reject(error.kind)
-            return error.answer
+            return in_form_of(scope["path"], error.answer)
 
 
-def _model_to_score(scope: Scope) -> str | None:
-    """The model whose records are to be scored; None where that is not what is asked for."""
+def _matched(scope: Scope) -> tuple[str, tuple[str, ...]] | None:
+    """The template and the names in a path by which records are scored; None where it is another one."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     path: str = scope["path"]
-    if not (path.startswith(_BEFORE) and path.endswith(_AFTER)):
-        return None
-    name = path[len(_BEFORE) : -len(_AFTER)]
-    return name if name and "/" not in name else None
+    if path.startswith(_SCORE_START) and path.endswith(_SCORE_END):
+        name = path[len(_SCORE_START) : -len(_SCORE_END)]
+        return (SCORE_PATH, (name,)) if name and "/" not in name else None
+    if path.startswith(_INFER_START) and path.endswith(_INFER_END):
+        return _inferred(path[len(_INFER_START) : -len(_INFER_END)].split("/"))
+    return None
+
+
+def _inferred(steps: list[str]) -> tuple[str, tuple[str, ...]] | None:
+    match steps:
+        case [name] if name:
+            return INFER_PATH, (name,)
+        case [name, "versions", version] if name and version:
+            return INFER_VERSION_PATH, (name, version)
+    return None

@@ -1,15 +1,13 @@
 """An inference request, as a transport knows it."""
 
-from dataclasses import dataclass
-
+import msgspec
 from starlette.types import Receive
 
 from service.body import Headers, read_body
 from service.v2.envelope import HEADER_LENGTH
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True):
     """What a transport knows of an inference request.
 
     Attributes:

@@ -39,6 +39,7 @@ _WRONG = {
 }
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
+INFER_PATH, INFER_VERSION_PATH = f"{_MODEL}/infer", f"{_VERSION}/infer"
 _BODY = {
     "parameters": [
         {
@@ -123,11 +124,11 @@ def _add_infer(app: FastAPI, live: Live, batching: Batching, settings: Settings)
         found = await queued(live, batching, asked, settings.max_records)
         return Response(found.body, found.status, found.headers)
 
-    @app.post(f"{_MODEL}/infer", openapi_extra=_BODY, **declared)
+    @app.post(INFER_PATH, openapi_extra=_BODY, **declared)
     async def infer_v2(name: str, request: Request) -> Response:
         return await answered(request, name, None)
 
-    @app.post(f"{_VERSION}/infer", openapi_extra=_BODY, **declared)
+    @app.post(INFER_VERSION_PATH, openapi_extra=_BODY, **declared)
     async def infer_version_v2(name: str, version: str, request: Request) -> Response:
         return await answered(request, name, version)
 
