@@ -121,7 +121,7 @@ def _fit(
         _turn_onto_axes(vae, batch)
         vae.likelihood, vae.log_scale = "cauchy", torch.nn.Parameter(torch.full((1,), -0.5))
     vae = vae.to(device)
-    parameters = list(vae.parameters())
+    parameters: list[Tensor] = list(vae.parameters())
     optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
     averaged = [p.detach().clone() for p in parameters]
     losses: list[tuple[int, float]] = []

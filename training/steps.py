@@ -13,8 +13,8 @@ from nelbo.records import Batch
 from training.config import Config
 from training.vae import VAE
 
-# Cells of the records that are made ready at once. Small enough to stay in a processor's cache, large enough that a step
-# costs hardly any calls: from 2^18 to 2^20 a fit's time is the same, at 2^16 and 2^22 it is 2 % longer (2026-11-25).
+# Cells of the records that are made ready at once: few enough for a processor's cache, enough to spare calls.
+# From 2^18 to 2^20 a fit took the same time; a step at a time, 12 % more (2026-11-25).
 _CELLS = 2**19
 
 
@@ -69,38 +69,39 @@ def steps(vae: VAE, batch: Batch, config: Config, seed: int, numbers: range) -> 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Uniform within 0 and 1 but for `normal`; of n records, with C coded fields of F and L latents.
+    """For n records of F fields, C of them coded; uniform within 0 and 1 but for `noise`, which is as `Step` has it.
 
     Attributes:
         unseen: shape (n, C).
         rate: shape (n, 1).
         masked: shape (n, 1).
         hidden: shape (n, F).
-        normal: shape (n, L).
-        strength: shape (n, 1).
+        noise: shape (n, L).
     """
 
     unseen: Tensor
     rate: Tensor
     masked: Tensor
     hidden: Tensor
-    normal: Tensor
-    strength: Tensor
+    noise: Tensor
 
 
 def _drawn(vae: VAE, n_coded: int, size: int, seed: int, some: range) -> _Drawn:
-    device, n_fields = vae.turn.device, len(vae.to_schema_order)
-    widths = [n_coded, 1, 1, n_fields]
+    device, n, widths = vae.turn.device, len(some) * size, [n_coded, 1, 1, len(vae.to_schema_order)]
     uniform = torch.empty(len(some), size * sum(widths), device=device)
-    normal = torch.empty(len(some), size, vae.n_latents, device=device)
+    noise = torch.empty(len(some), size, vae.n_latents, device=device)
     strength = torch.empty(len(some), size, 1, device=device)
     for i, step in enumerate(some):
         generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
-        for tensor in (uniform[i].uniform_, normal[i].normal_, strength[i].uniform_):
-            tensor(generator=generator)
-    parts = zip(uniform.split([size * width for width in widths], dim=1), widths, strict=True)
-    n = len(some) * size
-    return _Drawn(*(part.reshape(n, width) for part, width in parts), normal.flatten(0, 1), strength.flatten(0, 1))
+        uniform[i].uniform_(generator=generator)
+        noise[i].normal_(generator=generator)
+        strength[i].uniform_(generator=generator)
+    if vae.with_exemplars:
+        # Noise of every strength up to 1: the decoder learns to lead back from near as from far.
+        noise *= strength
+    parts = uniform.split([size * width for width in widths], dim=1)
+    unseen, rate, masked, hidden = (part.reshape(n, width) for part, width in zip(parts, widths, strict=True))
+    return _Drawn(unseen, rate, masked, hidden, noise.flatten(0, 1))
 
 
 def _ready(
@@ -109,11 +110,8 @@ def _ready(
     """The tensors of `Step`, of some steps' records."""
     t, observed = vae.features(values), vae.observed(values, codes).float()
     one_hot = vae.one_hot(torch.where((drawn.unseen < config.unseen_share) & (codes >= 0), unseen, codes))
-    is_hidden = (drawn.hidden < drawn.rate / 2) & (drawn.masked < config.masked_share)
-    shown = observed * ~is_hidden
-    # Noise of every strength up to 1: the decoder learns to lead back from near as from far.
-    noise = drawn.strength * drawn.normal if vae.with_exemplars else drawn.normal
-    return t, one_hot, observed, shown, vae.shown_columns(t, one_hot, shown), noise
+    shown = observed * ~((drawn.hidden < drawn.rate / 2) & (drawn.masked < config.masked_share))
+    return t, one_hot, observed, shown, vae.shown_columns(t, one_hot, shown), drawn.noise
 
 
 def _rows(n: int, size: int, seed: int, some: range) -> NDArray[np.int64]:
