@@ -115,12 +115,7 @@ def _fit(
     checkpoint: Checkpoint | None,
 ) -> Fitted:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(seed)
-    vae = VAE(layout, config)
-    if vae.with_exemplars:
-        _turn_onto_axes(vae, batch)
-        vae.likelihood, vae.log_scale = "cauchy", torch.nn.Parameter(torch.full((1,), -0.5))
-    vae = vae.to(device)
+    vae = fresh(layout, batch, config, seed).to(device)
     parameters: list[Tensor] = list(vae.parameters())
     optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
     averaged = [p.detach().clone() for p in parameters]
@@ -132,9 +127,9 @@ def _fit(
     for step, seen in enumerate(steps(vae, batch, config, seed, range(start, n_steps)), start):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, n_steps)
-        loss, nats = _loss(vae, seen, min(1.0, (step + 1) / max(1.0, config.warm_up * n_steps)))
+        minimised, nats = loss(vae, seen, min(1.0, (step + 1) / max(1.0, config.warm_up * n_steps)))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        minimised.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, _GRADIENT_NORM)
         optimiser.step()
         # A running mean that starts at the first weights would carry them for long: the weight grows into _EMA.
@@ -154,6 +149,16 @@ def _fit(
     return Fitted(vae.cpu().eval(), losses)
 
 
+def fresh(layout: Layout, batch: Batch, config: Config, seed: int) -> VAE:
+    """A model that has learnt nothing yet; arguments as for `fit`."""
+    torch.manual_seed(seed)
+    vae = VAE(layout, config)
+    if vae.with_exemplars:
+        _turn_onto_axes(vae, batch)
+        vae.likelihood, vae.log_scale = "cauchy", torch.nn.Parameter(torch.full((1,), -0.5))
+    return vae
+
+
 def _turn_onto_axes(vae: VAE, batch: Batch) -> None:
     """Where a record has more columns than there are latents: these are its principal axes, on up to 10,000 records."""
     if vae.turn.shape[0] <= vae.turn.shape[1]:
@@ -163,8 +168,14 @@ def _turn_onto_axes(vae: VAE, batch: Batch) -> None:
     vae.turn = axes.flip(1)[:, : vae.n_latents].float().contiguous()
 
 
-def _loss(vae: VAE, step: Step, kl_weight: float) -> tuple[Tensor, Tensor]:
-    """What is minimised, and nats per record of one batch."""
+def loss(vae: VAE, step: Step, kl_weight: float) -> tuple[Tensor, Tensor]:
+    """What is minimised, and nats per record, of one step.
+
+    Args:
+        vae: being fitted.
+        step: what it sees.
+        kl_weight: of the KL to a standard normal prior, which a model with exemplars does not have yet.
+    """
     mean, log_variance = vae.encode_columns(step.columns, step.shown)
     if vae.with_exemplars:
         z = mean + step.noise

@@ -64,7 +64,7 @@ def steps(vae: VAE, batch: Batch, config: Config, seed: int, numbers: range) -> 
         rows = torch.from_numpy(_rows(len(batch), size, seed, some)).to(device)
         drawn = _drawn(vae, codes.shape[1], size, seed, some)
         ready = _ready(vae, values.index_select(0, rows), codes.index_select(0, rows), unseen, config, drawn)
-        yield from map(Step, *(tensor.split(size) for tensor in ready))
+        yield from map(Step, *(torch.split(tensor, size) for tensor in ready))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _drawn(vae: VAE, n_coded: int, size: int, seed: int, some: range) -> _Drawn:
     if vae.with_exemplars:
         # Noise of every strength up to 1: the decoder learns to lead back from near as from far.
         noise *= strength
-    parts = uniform.split([size * width for width in widths], dim=1)
+    parts = torch.split(uniform, [size * width for width in widths], dim=1)
     unseen, rate, masked, hidden = (part.reshape(n, width) for part, width in zip(parts, widths, strict=True))
     return _Drawn(unseen, rate, masked, hidden, noise.flatten(0, 1))
 
