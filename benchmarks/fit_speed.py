@@ -33,6 +33,7 @@ from training.steps import Step, steps
 from training.vae import VAE
 
 BAR = 0.7  # what the project asks of itself, of the bare loop without draws
+_MOST_STEPS = 1_000  # of a fit that is timed: enough to make little of its beginning; chosen
 _FIT, _BARE, _DRAWING = "fit", "bare loop", "bare loop that draws"
 
 clock = time.perf_counter if torch.cuda.is_available() else time.process_time
@@ -77,9 +78,10 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def rates(layout: Layout, batch: Batch, config: Config, rounds: int) -> dict[str, list[float]]:
-    """Samples per second of the fit and of both loops, by round."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    vae, n_steps = fresh(layout, batch, config, 0).to(device), config.steps_for(len(batch))
+    """Samples per second of the fit, from a table in memory to a model, and of both loops, by round."""
+    n_steps = min(_MOST_STEPS, config.steps_for(len(batch)))
+    config = config.model_copy(update={"steps": n_steps})
+    vae = fresh(layout, batch, config, 0).to("cuda" if torch.cuda.is_available() else "cpu")
     ready = next(steps(vae, batch, config, 0, range(1)))
     timed: dict[str, Callable[[], object]] = {
         _FIT: lambda: fit(layout, batch, config, 0),
@@ -127,19 +129,18 @@ def measured(name: str, table: Path, label: Label | None, config: Config, rounds
     ratio = {of: median(a / b for a, b in zip(found[_FIT], found[of], strict=True)) for of in (_BARE, _DRAWING)}
     with tempfile.TemporaryDirectory() as models:
         spent = in_fresh_process(Request(table, "speed", Path(models), label=label, config=config))
-    n_steps = config.steps_for(len(batch))
     speeds = [(of, round(median(values)), f"{ratio[of]:.2f}" if of in ratio else "") for of, values in found.items()]
     total = ("in all", sum(cpu for _, cpu, _ in spent), sum(wall for _, _, wall in spent))
     rows = [(stage, f"{cpu:.1f}", f"{wall:.1f}") for stage, cpu, wall in (*spent, total)]
     text = (
-        f"## {name}\n{len(batch):,} records of {len(data.schema.fields)} fields, {n_steps:,} steps of "
-        f"{min(len(batch), config.batch_size)}.\n\n"
+        f"## {name}\n{len(batch):,} records of {len(data.schema.fields)} fields, "
+        f"{config.steps_for(len(batch)):,} steps of {min(len(batch), config.batch_size)}.\n\n"
         f"{markdown_table(['what', 'samples per second', 'fit over it'], speeds)}\n\n"
         f"{markdown_table(['stage of `nelbo fit`', 'processor s', 'wall s'], rows)}"
     )
     figures: dict[str, object] = {
         "n_records": len(batch),
-        "n_steps": n_steps,
+        "n_steps": config.steps_for(len(batch)),
         "samples_per_s": {of: [round(value, 1) for value in values] for of, values in found.items()},
         "fit_over": {of: round(value, 4) for of, value in ratio.items()},
         "stages": {stage: {"cpu_s": round(cpu, 2), "wall_s": round(wall, 2)} for stage, cpu, wall in spent},
