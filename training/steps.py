@@ -40,7 +40,7 @@ class Step:
     noise: Tensor
 
 
-def steps(vae: VAE, batch: Batch, config: Config, seed: int, numbers: range) -> Iterator[Step]:
+def steps(vae: VAE, batch: Batch, config: Config, seed: int, which: range) -> Iterator[Step]:
     """What some steps see, in order.
 
     Every draw depends on seed and step alone, so that a resumed fit goes on as if it had never stopped. Several steps
@@ -52,15 +52,15 @@ def steps(vae: VAE, batch: Batch, config: Config, seed: int, numbers: range) -> 
         batch: the records.
         config: of the fit.
         seed: of the fit.
-        numbers: of the steps.
+        which: of the steps.
     """
     device = vae.turn.device
     size = min(len(batch), config.batch_size)
     values, codes = torch.from_numpy(batch.numbers).to(device), torch.from_numpy(batch.codes).to(device)
     unseen = torch.tensor([n - 1 for _, n in vae.code_ranges], dtype=torch.int64, device=device)
     at_once = max(1, _CELLS // (size * (vae.n_features + vae.n_codes)))
-    for first in range(0, len(numbers), at_once):
-        some = numbers[first : first + at_once]
+    for first in range(0, len(which), at_once):
+        some = which[first : first + at_once]
         rows = torch.from_numpy(_rows(len(batch), size, seed, some)).to(device)
         drawn = _drawn(vae, codes.shape[1], size, seed, some)
         ready = _ready(vae, values.index_select(0, rows), codes.index_select(0, rows), unseen, config, drawn)

@@ -27,9 +27,9 @@ def model(batch: Batch, config: Config) -> VAE:
     return VAE(lay_out(Schema(columns=(*numbers, category)), batch), config)
 
 
-def seen(batch: Batch, numbers: range, seed: int = 0, **settings: object) -> list[Step]:
+def seen(batch: Batch, which: range, seed: int = 0, **settings: object) -> list[Step]:
     config = Config(encoder=(4,), decoder=(4,), batch_size=SIZE).model_copy(update=settings)
-    return list(steps(model(batch, config), batch, config, seed, numbers))
+    return list(steps(model(batch, config), batch, config, seed, which))
 
 
 def tensors(step: Step) -> list[Tensor]:
