@@ -18,7 +18,7 @@ BUNDLES ?= build/bundles
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -83,6 +83,11 @@ bench-labelled: $(VENV)/.dev
 
 bench-fit-cost: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.fit_cost --repeat
+
+# The steps of a fit beside a bare loop, and what a whole fit spends its time on, of a synthetic table of a million records
+# and of DATA="TABLE --label COLUMN --normal VALUE"; some minutes.
+bench-fit-speed: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.fit_speed $(DATA)
 
 # What the decisions promise, table after table: false-alarm rates, false discoveries, extrapolation, explanations, drift.
 # DATA is a folder as for bench-quality, TRAIN a mixed table with its LABEL and NORMAL. About two hours on two cores; a run

@@ -22,6 +22,7 @@ _MIN_SHARE = 0.0005
 MAX_CATEGORIES = 1_000  # each costs an embedding and a logit; chosen
 MAX_RARE = 10_000  # keeps the file readable; what lies beyond counts as unseen. Chosen
 _SPIKE_SHARE = 0.2  # a smaller one does little harm to a continuous density; chosen
+_FEW = 1_000  # values that are looked at first; chosen
 _STEPS = [float(f"1e{power}") for power in range(3, -7, -1)]
 
 Numbers = NDArray[np.float64]
@@ -37,6 +38,11 @@ def infer_schema(table: pa.Table) -> Schema:
     >>> [(column.role, column.kind, column.note) for column in infer_schema(table).columns]
     [('field', 'numeric', None), ('ignored', None, 'constant')]
     """
+    return fields_from(infer_roles(table), table)
+
+
+def infer_roles(table: pa.Table) -> Schema:
+    """The schema that a table suggests, without what `fields_from` adds to it but for `nullable`."""
     columns: list[Column] = []
     alike: dict[Any, list[str]] = defaultdict(list)
     for name in table.column_names:
@@ -44,9 +50,11 @@ def infer_schema(table: pa.Table) -> Schema:
         earlier = alike[_sketch(values)]
         equal = next((other for other in earlier if _are_equal(plain(table[other]), values)), None)
         has_time = any(column.role == "time" for column in columns)
-        columns.append(_column(name, values, equal, has_time=has_time))
+        column = _column(name, values, equal, has_time=has_time)
+        is_field = column.role == "field"
+        columns.append(column.model_copy(update={"nullable": values.null_count > 0}) if is_field else column)
         earlier.append(name)
-    return fields_from(Schema(columns=tuple(columns)), table)
+    return Schema(columns=tuple(columns))
 
 
 def fields_from(schema: Schema, table: pa.Table) -> Schema:
@@ -243,11 +251,16 @@ def _step(distinct: Numbers, spread_out: Numbers) -> float | None:
         spread_out: all values but those of a spike, which no density describes.
     """
     for step in _STEPS:
-        multiples = distinct / step
-        tolerance = np.clip(1e-9 * np.abs(multiples), 1e-9, 1e-3)
-        if np.all(np.abs(multiples - np.rint(multiples)) <= tolerance):
+        # Mostly a few say no already.
+        if _are_multiples(distinct[:_FEW], step) and _are_multiples(distinct, step):
             return step if step / np.sqrt(12) >= 1e-3 * _spread(spread_out) else None
     return None
+
+
+def _are_multiples(values: Numbers, step: float) -> bool:
+    multiples = values / step
+    tolerance = np.clip(1e-9 * np.abs(multiples), 1e-9, 1e-3)
+    return bool(np.all(np.abs(multiples - np.rint(multiples)) <= tolerance))
 
 
 def _spread(present: Numbers) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nelbo.decision import needed
 from nelbo.errors import SchemaError, TableError
-from nelbo.inference import fields_from, infer_schema
+from nelbo.inference import fields_from, infer_roles
 from nelbo.records import Batch, RecordDecoder, take
 from nelbo.schema import Column, Schema, read_schema
 from nelbo.tables import Labels, Table, count_records, open_table, read_batches, read_columns
@@ -92,12 +92,13 @@ def load(
     others, n_others = _sample(np.flatnonzero(labels.is_anomaly), most // 10, seed)
     given = None if schema_path is None else read_schema(schema_path)
     normal_columns = read_columns(table, rows=rows)
-    schema = _labelled(given or infer_schema(_without(normal_columns, label)), normal_columns, label)
+    schema = _labelled(given or infer_roles(_without(normal_columns, label)), normal_columns, label)
     refuse_unfit(path, schema, given is None, len(rows))
     chosen_rate(rate, sizes(len(rows))[1], confidence)  # refused before the fit, not after it
     parts = split(len(rows), seed, _times(normal_columns, schema))
-    bare = schema if given else _bare(schema)
-    schema = fields_from(bare, normal_columns.take(pa.array(np.sort(parts.fit))))
+    # What values a field has is for the records to say that the model is fitted on: a category known from a calibration
+    # record only would look less odd there than any fresh one ever will.
+    schema = fields_from(schema, normal_columns.take(pa.array(np.sort(parts.fit))))
     both = read(path, schema, rows=np.sort(np.concatenate([rows, others])))
     sampled = [f"fitted on a seeded sample of {len(rows):,} of {n_normal:,} normal records"] * (len(rows) < n_normal)
     sampled += [f"evaluated on a seeded sample of {len(others):,} of {n_others:,} anomalies"] * (len(others) < n_others)
@@ -220,16 +221,6 @@ def _labelled(schema: Schema, columns: pa.Table, label: Label | None) -> Schema:
     return Schema(extra=schema.extra, columns=tuple(with_label[name] for name in table_order + rest))
 
 
-def _bare(schema: Schema) -> Schema:
-    """Roles and kinds alone: what values a field has is for the records to say that the model is fitted on.
-
-    A category known from a calibration record only would look less odd there than any fresh one ever will.
-    """
-    kept = {"name", "role", "kind", "nullable", "note"}
-    columns = (column.model_dump(include=kept & column.model_fields_set) for column in schema.columns)
-    return Schema(extra=schema.extra, columns=tuple(Column(**column) for column in columns))
-
-
 def _times(columns: pa.Table, schema: Schema) -> NDArray[np.float64] | None:
     """Seconds of each record, where a column orders them in time."""
     names = [column.name for column in schema.with_role("time") if column.name in columns.column_names]
@@ -294,5 +285,12 @@ def _warnings(columns: pa.Table, schema: Schema, rate: float | None, n: int) -> 
 def _duplicate_share(columns: pa.Table, names: list[str]) -> float:
     """Share of records that are equal to an earlier one in every field."""
     present = [name for name in names if name in columns.column_names]
-    distinct = columns.select(present).group_by(present).aggregate([])
-    return 1.0 - float(distinct.num_rows) / float(columns.num_rows)
+    return 1.0 - n_distinct(columns.select(present)) / float(columns.num_rows)
+
+
+def n_distinct(columns: pa.Table) -> int:
+    """How many records of a table differ.
+
+    On one thread: measured 2026-11-25 on a million records of 35 columns, two took three times the processor time.
+    """
+    return int(columns.group_by(columns.column_names, use_threads=False).aggregate([]).num_rows)

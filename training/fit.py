@@ -20,6 +20,7 @@ from nelbo.records import Batch
 from training.config import Config
 from training.layout import Layout
 from training.prior import kl_to_standard_normal
+from training.steps import Step, steps
 from training.vae import VAE
 
 _GRADIENT_NORM = 5.0  # chosen; a heavy-tailed batch must not throw the weights away
@@ -114,43 +115,48 @@ def _fit(
     checkpoint: Checkpoint | None,
 ) -> Fitted:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    vae = fresh(layout, batch, config, seed).to(device)
+    parameters: list[Tensor] = list(vae.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+    averaged = [p.detach().clone() for p in parameters]
+    losses: list[tuple[int, float]] = []
+    start = _resume(checkpoint, vae, optimiser, averaged, losses)
+    recent = torch.zeros((), device=device)
+    n_steps = config.steps_for(len(batch))
+    every = max(1, n_steps // 200)
+    for step, seen in enumerate(steps(vae, batch, config, seed, range(start, n_steps)), start):
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, n_steps)
+        minimised, nats = loss(vae, seen, min(1.0, (step + 1) / max(1.0, config.warm_up * n_steps)))
+        optimiser.zero_grad(set_to_none=True)
+        minimised.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, _GRADIENT_NORM)
+        optimiser.step()
+        # A running mean that starts at the first weights would carry them for long: the weight grows into _EMA.
+        torch._foreach_lerp_(averaged, parameters, 1 - min(_EMA, (step + 1) / (step + 10)))
+        recent += nats
+        if (step + 1) % every == 0:
+            losses.append((step + 1, _finite(recent.item() / every)))
+            recent.zero_()
+            report(Progress(step + 1, n_steps, losses[-1][1]))
+        if checkpoint is not None and (step + 1) % checkpoint.every_steps == 0:
+            _save(checkpoint, step + 1, vae, optimiser, averaged, losses)
+    with torch.no_grad():
+        for parameter, mean in zip(parameters, averaged, strict=True):
+            parameter.copy_(mean)
+    if checkpoint is not None:
+        checkpoint.path.unlink(missing_ok=True)
+    return Fitted(vae.cpu().eval(), losses)
+
+
+def fresh(layout: Layout, batch: Batch, config: Config, seed: int) -> VAE:
+    """A model that has learnt nothing yet; arguments as for `fit`."""
     torch.manual_seed(seed)
     vae = VAE(layout, config)
     if vae.with_exemplars:
         _turn_onto_axes(vae, batch)
         vae.likelihood, vae.log_scale = "cauchy", torch.nn.Parameter(torch.full((1,), -0.5))
-    vae = vae.to(device)
-    data = _Data.of(vae, batch, device)
-    optimiser = torch.optim.Adam(vae.parameters(), lr=config.learning_rate, fused=True)
-    averaged = [p.detach().clone() for p in vae.parameters()]
-    losses: list[tuple[int, float]] = []
-    start = _resume(checkpoint, vae, optimiser, averaged, losses)
-    recent = torch.zeros((), device=device)
-    steps = config.steps_for(len(batch))
-    every = max(1, steps // 200)
-    for step in range(start, steps):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, steps)
-        loss, nats = _loss(vae, data, config, seed, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), _GRADIENT_NORM)
-        optimiser.step()
-        # A running mean that starts at the first weights would carry them for long: the weight grows into _EMA.
-        torch._foreach_lerp_(averaged, list(vae.parameters()), 1 - min(_EMA, (step + 1) / (step + 10)))
-        recent += nats
-        if (step + 1) % every == 0:
-            losses.append((step + 1, _finite(recent.item() / every)))
-            recent.zero_()
-            report(Progress(step + 1, steps, losses[-1][1]))
-        if checkpoint is not None and (step + 1) % checkpoint.every_steps == 0:
-            _save(checkpoint, step + 1, vae, optimiser, averaged, losses)
-    with torch.no_grad():
-        for parameter, mean in zip(vae.parameters(), averaged, strict=True):
-            parameter.copy_(mean)
-    if checkpoint is not None:
-        checkpoint.path.unlink(missing_ok=True)
-    return Fitted(vae.cpu().eval(), losses)
+    return vae
 
 
 def _turn_onto_axes(vae: VAE, batch: Batch) -> None:
@@ -162,82 +168,24 @@ def _turn_onto_axes(vae: VAE, batch: Batch) -> None:
     vae.turn = axes.flip(1)[:, : vae.n_latents].float().contiguous()
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The whole table as tensors: t (n, D), codes (n, C), observed (n, F)."""
+def loss(vae: VAE, step: Step, kl_weight: float) -> tuple[Tensor, Tensor]:
+    """What is minimised, and nats per record, of one step.
 
-    t: Tensor
-    codes: Tensor
-    observed: Tensor
-
-    @staticmethod
-    def of(vae: VAE, batch: Batch, device: torch.device) -> "_Data":
-        numbers = torch.from_numpy(batch.numbers).to(device)
-        codes = torch.from_numpy(batch.codes).to(device)
-        return _Data(vae.features(numbers), codes, vae.observed(numbers, codes).float())
-
-
-def _loss(vae: VAE, data: _Data, config: Config, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """What is minimised, and nats per record of one batch.
-
-    Every draw depends on seed and step alone, so that a resumed fit goes on as if it had never stopped.
+    Args:
+        vae: being fitted.
+        step: what it sees.
+        kl_weight: of the KL to a standard normal prior, which a model with exemplars does not have yet.
     """
-    noise = torch.Generator(device=data.t.device).manual_seed(seed * 1_000_003 + step)
-    rows = _rows(len(data.t), config.batch_size, seed, step).to(data.t.device)
-    t, observed = data.t[rows], data.observed[rows]
-    one_hot = vae.one_hot(_with_unseen(vae, data.codes[rows], config.unseen_share, noise))
-    shown = observed * _mask(observed, config.masked_share, noise)
-    mean, log_variance = vae.encode(t, one_hot, shown)
-    normal = torch.randn(mean.shape, generator=noise, device=mean.device)
+    mean, log_variance = vae.encode_columns(step.columns, step.shown)
     if vae.with_exemplars:
-        # Noise of every strength up to 1: the decoder learns to lead back from near as from far.
-        z = mean + torch.rand((len(rows), 1), generator=noise, device=mean.device) * normal
+        z = mean + step.noise
         beside = _PULL * 0.5 * mean.square().sum(dim=1)
     else:
-        z = mean + (0.5 * log_variance).exp() * normal
-        weight = min(1.0, (step + 1) / max(1.0, config.warm_up * config.steps_for(len(data.t))))
-        beside = weight * kl_to_standard_normal(mean, log_variance).sum(dim=1)
-    nats = ((vae.nll(z, t, one_hot) * observed).sum(dim=1) + beside).mean()
+        z = mean + (0.5 * log_variance).exp() * step.noise
+        beside = kl_weight * kl_to_standard_normal(mean, log_variance).sum(dim=1)
+    nats = ((vae.nll(z, step.t, step.one_hot) * step.observed).sum(dim=1) + beside).mean()
     # A gradient by field: its size, and so where it is clipped, does not depend on how many fields there are.
-    return (nats / observed.shape[1] if vae.with_exemplars else nats), nats.detach()
-
-
-def _rows(n: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Which records a step sees: every epoch a new order, every record once an epoch."""
-    size = min(n, batch_size)
-    per_epoch = n // size
-    epoch, at = divmod(step, per_epoch)
-    return torch.from_numpy(_order(n, seed, epoch)[at * size : (at + 1) * size])
-
-
-_orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
-
-
-def _order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of an epoch; only the last one is kept."""
-    key = (n, seed, epoch)
-    if key not in _orders:
-        _orders.clear()
-        _orders[key] = np.random.default_rng([seed, epoch]).permutation(n)
-    return _orders[key]
-
-
-def _with_unseen(vae: VAE, codes: Tensor, share: float, noise: torch.Generator) -> Tensor:
-    """Some present codes become their field's last one, "unseen"."""
-    if codes.shape[1] == 0:
-        return codes
-    unseen = torch.tensor([n - 1 for _, n in vae.code_ranges], device=codes.device)
-    chosen = torch.rand(codes.shape, generator=noise, device=codes.device) < share
-    return torch.where(chosen & (codes >= 0), unseen, codes)
-
-
-def _mask(observed: Tensor, share: float, noise: torch.Generator) -> Tensor:
-    """(n, F), 0 where a field is hidden from the encoder."""
-    n, n_fields = observed.shape
-    rate = torch.rand((n, 1), generator=noise, device=observed.device) / 2
-    masked = torch.rand((n, 1), generator=noise, device=observed.device) < share
-    hidden = torch.rand((n, n_fields), generator=noise, device=observed.device) < rate
-    return 1 - (hidden & masked).float()
+    return (nats / step.observed.shape[1] if vae.with_exemplars else nats), nats.detach()
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -14,7 +14,7 @@ from nelbo.records import Batch, take
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Graph, Scored, Scorer, states, upward
 from training.baselines import MAX_FIT, baseline_scores
-from training.data import Data
+from training.data import Data, n_distinct
 from training.evaluate import LatentUse
 from training.facts import (
     FALSE_ALARMS,
@@ -122,7 +122,7 @@ def _data(data: Data, fit_part: Batch, *, by_time: bool) -> DataFacts:
         n_a=len(data.split.a),
         n_b=len(data.split.b),
         n_anomalies=len(data.anomalies),
-        duplicates=_short(1 - _n_distinct(fit_part) / len(fit_part)),
+        duplicates=_short(1 - n_distinct(_as_table(fit_part)) / len(fit_part)),
         by_time=by_time,
         columns=[_column(column, data.schema, shares) for column in data.schema.columns],
         warnings=list(data.warnings),
@@ -141,10 +141,9 @@ def _column(column: Column, schema: Schema, missing: Scores) -> ColumnFacts:
     )
 
 
-def _n_distinct(batch: Batch) -> int:
+def _as_table(batch: Batch) -> pa.Table:
     columns = [pa.array(column, from_pandas=True) for column in (*batch.numbers.T, *batch.codes.T)]  # NaN as null
-    table = pa.table(columns, names=[str(at) for at in range(len(columns))])
-    return int(table.group_by(table.column_names).aggregate([]).num_rows)
+    return pa.table(columns, names=[str(at) for at in range(len(columns))])
 
 
 def _fit(fit: Fit) -> FitFacts:
@@ -372,10 +371,11 @@ def _map(normal: Scored, odd: Scored, rng: np.random.Generator) -> MapFacts | No
     if active.size == 2:
         axes, labels = np.eye(2), [f"latent {at + 1}" for at in active]
     else:
-        _, spread, directions = np.linalg.svd(latents[:, active] - centre, full_matrices=False)
+        off = latents[:, active] - centre
+        variances, directions = np.linalg.eigh(off.T @ off)  # the one of the smallest variance first
         # A direction's sign is arbitrary: its largest component points up.
-        axes = np.stack([d * np.sign(d[np.abs(d).argmax()]) for d in directions[:2]])
-        shares = spread[:2] ** 2 / (spread**2).sum()
+        axes = np.stack([d * np.sign(d[np.abs(d).argmax()]) for d in directions.T[:-3:-1]])
+        shares = variances[:-3:-1] / variances.sum()
         labels = [f"direction {at + 1} of {active.size} latents, {share:.0%}" for at, share in enumerate(shares)]
 
     def points(scored: Scored, most: int) -> list[tuple[float, float, float]]:

@@ -39,7 +39,6 @@ def settle(vae: VAE, fit_part: Batch, held_out: Batch, config: Config, seed: int
     chosen = None
     with torch.no_grad():
         if vae.with_exemplars:
-            vae.reach = vae.encode(*vae.read(fit_part, _MOST_ENCODED))[0].abs().amax(dim=0) + _REACH
             chosen = give_exemplars(vae, fit_part, config, seed)
             scale = _scales(vae, fit_part, held_out, config.likelihood)
             vae.likelihood, vae.log_scale = config.likelihood, torch.nn.Parameter(scale.log())
@@ -50,6 +49,8 @@ def settle(vae: VAE, fit_part: Batch, held_out: Batch, config: Config, seed: int
 @torch.no_grad()
 def give_exemplars(vae: VAE, records: Batch, config: Config, seed: int) -> Chosen:
     """Chooses exemplars among records, and makes of them the prior of latents and the surroundings of records.
+
+    The records also say how far latents reach.
 
     Args:
         vae: with exemplars; changed in place.
@@ -62,6 +63,7 @@ def give_exemplars(vae: VAE, records: Batch, config: Config, seed: int) -> Chose
     """
     read = vae.read(records, _MOST_ENCODED)
     means = vae.encode(*read)[0]
+    vae.reach = means.abs().amax(dim=0) + _REACH
     chosen = chosen_exemplars(means, config.n_exemplars, seed)
     centres, places = means[chosen.records], vae.place(*read)[chosen.records]
     vae.prior = mixture_around(centres, chosen.weights, POSTERIOR_SCALE**2, _OWN_OF_LATENTS)

@@ -1,6 +1,7 @@
 """Training records to look at: as a forest and the model see them, neither of which may know them by heart."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -134,13 +135,17 @@ def judge(bundle: Bundle, vae: VAE, data: Data, chosen: Chosen | None) -> Judged
 
 
 def _scores(scorer: Scorer, records: Batch) -> Scores:
-    parts = (scorer.score(part).statistics["score"] for part in _parts(records))
-    return np.concatenate(list(parts))
+    return _of_parts(lambda part: scorer.score(part).statistics["score"], records)
 
 
-def _parts(records: Batch) -> Iterator[Batch]:
-    starts = range(0, len(records), _AT_ONCE)
-    return (take(records, np.arange(start, min(start + _AT_ONCE, len(records)))) for start in starts)
+def _of_parts(judged: Callable[[Batch], Scores], records: Batch) -> Scores:
+    """What is said of some records at once, of all of them, shape (n,): parts of a large table on every core."""
+
+    def of_part(start: int) -> Scores:
+        return judged(take(records, np.arange(start, min(start + _AT_ONCE, len(records)))))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return np.concatenate(list(pool.map(of_part, range(0, len(records), _AT_ONCE))))
 
 
 @torch.no_grad()
@@ -159,7 +164,7 @@ def oddness(vae: VAE, records: Batch, seed: int) -> Scores:
         return vae.shown_columns(*vae.read(some, most)).numpy()
 
     forest = IsolationForest(n_estimators=_N_TREES, random_state=seed).fit(columns(records, _MOST_DRAWN_FROM))
-    return -np.concatenate([forest.score_samples(columns(part, _AT_ONCE)) for part in _parts(records)])
+    return -_of_parts(lambda part: forest.score_samples(columns(part, _AT_ONCE)), records)
 
 
 # --- what a person reads -------------------------------------------------------------------------------

@@ -208,11 +208,15 @@ class VAE(nn.Module):
 
     def encode(self, t: Tensor, one_hot: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | what is shown of x), (n, L); with exemplars the latter is the same, (1, L)."""
-        said = self.encoder(torch.cat([self.shown_columns(t, one_hot, shown), 1 - shown], dim=1))
+        return self.encode_columns(self.shown_columns(t, one_hot, shown), shown)
+
+    def encode_columns(self, columns: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """`encode`, of what is shown of a record as one vector (n, D + K)."""
+        said = self.encoder(torch.cat([columns, 1 - shown], dim=1))
         if not self.with_exemplars:
             mean, log_variance = said.chunk(2, dim=1)
             return mean, log_variance.clamp(-12.0, 4.0)
-        mean = self.place(t, one_hot, shown) + said
+        mean = columns @ self.turn + said
         # What the encoder adds was learnt where records lie; far from there it would only multiply.
         mean = torch.maximum(torch.minimum(mean, self.reach), -self.reach)
         return mean, self.log_variance

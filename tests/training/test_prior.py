@@ -223,3 +223,21 @@ def test_shared_factor_explains_fresh_records_about_as_well_as_the_best_one() ->
         return float(Exemplars(prior.centres, factor * prior.variances, weights).kl(fresh, narrow).mean())
 
     assert surprise(1.0) <= min(surprise(1.2**i) for i in range(-12, 13)) + 0.3
+
+
+def test_exemplars_of_many_points_far_from_the_origin_are_those_that_all_distances_give() -> None:
+    # In float32 |a|² + |b|² − 2ab would leave nothing of these distances.
+    points = (np.random.default_rng(0).normal(size=(300, 5)) + 1000).astype(np.float32)
+    distance, expected = cdist(points.astype(np.float64), points.astype(np.float64)), [0]
+    while len(expected) < 120:
+        expected.append(int(distance[expected].min(axis=0).argmax()))
+    chosen, n_covered = farthest_first(torch.from_numpy(points), 120)
+    assert chosen.tolist() == expected
+    assert n_covered.tolist() == np.bincount(distance[expected].argmin(axis=0), minlength=120).tolist()
+
+
+def test_points_that_repeat_are_chosen_once_even_where_more_are_equally_far_than_are_looked_ahead() -> None:
+    corners = torch.eye(200)
+    chosen, n_covered = farthest_first(torch.cat([corners, corners]), 1000)
+    assert sorted(chosen.tolist()) == list(range(200))
+    assert n_covered.tolist() == [2.0] * 200
