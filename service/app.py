@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,13 +14,15 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from nelbo.errors import StoreError
 from nelbo.store import Store
 from service import catalog
-from service.answer import ScoreAnswer, answer
+from service.answer import ScoreAnswer, Tally, answer
 from service.body import read_body
 from service.catalog import ModelDescription, Models, Versions
+from service.decoding import is_stream
 from service.edge import UNMATCHED, Edge
 from service.live import Live
 from service.metrics import Metrics
@@ -27,6 +30,7 @@ from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
 from service.request import ScoreRequest
 from service.settings import Settings
+from service.stream import answer_stream
 
 # A longer body is decoded and scored in a thread of its own, so that health and short requests do not wait.
 _LARGE_BODY_BYTES = 64 * 1024
@@ -54,10 +58,26 @@ class Service:
             found, tally = await asyncio.get_running_loop().run_in_executor(self._worker, work)
         else:
             found, tally = work()
+        self._count(tally)
+        return found
+
+    async def stream(self, request: ScoreRequest, receive: Receive, send: Send) -> None:
+        """Answers a scoring request whose body is JSON lines, counted."""
+        await answer_stream(
+            self.live,
+            request,
+            receive,
+            send,
+            worker=self._worker,
+            count=self._count,
+            max_records=self.settings.max_records,
+            max_body_bytes=self.settings.max_body_bytes,
+        )
+
+    def _count(self, tally: Tally) -> None:
         self.metrics.count(tally)
         if tally.scored is not None:
             self.live.watches.add(*tally.scored)
-        return found
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
@@ -139,12 +159,27 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
     async def score(name: str, request: Request) -> Response:
         scoring = ScoreRequest(
             name=name,
-            body=await read_body(request, service.settings.max_body_bytes),
+            body=b"",
             content_type=request.headers.get("content-type", ""),
             content_encoding=request.headers.get("content-encoding", ""),
             query=request.scope["query_string"].decode("latin-1"),
+            accept=request.headers.get("accept", ""),
         )
-        return _response(await service.score(scoring))
+        if is_stream(scoring.content_type):
+            return _Stream(service, scoring)
+        body = await read_body(request, service.settings.max_body_bytes)
+        return _response(await service.score(replace(scoring, body=body)))
+
+
+class _Stream(Response):
+    """The answer to JSON lines, which begins before they end."""
+
+    def __init__(self, service: Service, scoring: ScoreRequest) -> None:
+        super().__init__()
+        self._service, self._scoring = service, scoring
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        await self._service.stream(self._scoring, receive, send)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

@@ -15,6 +15,7 @@ class ScoreRequest:
         content_type: the header, "" where there is none.
         content_encoding: the header, "" where there is none.
         query: without its question mark, not decoded.
+        accept: the header, "" where there is none.
     """
 
     name: str
@@ -22,3 +23,4 @@ class ScoreRequest:
     content_type: str = JSON
     content_encoding: str = ""
     query: str = ""
+    accept: str = ""
