@@ -192,7 +192,7 @@ def _n_records(buffer: pa.Buffer) -> int:
         TableError: buffers are compressed, or there are too many messages.
     """
     n_records = 0
-    for n_messages, message in enumerate(_messages(buffer)):
+    for n_messages, message in enumerate(ipc.MessageReader.open_stream(buffer)):
         if n_messages == _MESSAGES:
             raise TableError(f"{_BODY}: expected an Arrow IPC stream of at most {_MESSAGES} messages, got more")
         if message.type in ("record batch", "dictionary"):
@@ -201,16 +201,6 @@ def _n_records(buffer: pa.Buffer) -> int:
                 raise TableError(f"{_BODY}: expected an Arrow IPC stream without compression, got compressed buffers")
             n_records += n_rows if message.type == "record batch" else 0
     return n_records
-
-
-def _messages(buffer: pa.Buffer) -> Iterator[Any]:
-    with ipc.MessageReader.open_stream(buffer) as reader:
-        while True:
-            try:
-                message = reader.read_next_message()
-            except StopIteration:
-                return
-            yield message
 
 
 # Places of fields in the tables of Arrow's Message.fbs.
@@ -262,6 +252,8 @@ def _columns(table: pa.Table) -> dict[str, pa.Array]:
 
 
 def _joined(column: pa.ChunkedArray) -> pa.Array:
+    if column.type == pa.string_view():  # for which pyarrow has few functions
+        column = column.cast(pa.string())
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 

@@ -317,10 +317,20 @@ class Cells(Sequence[Any]):
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):
             return Cells(self._array[position])
-        return _plain_value(self._array[int(position)].as_py())
+        return _cell(self._array[int(position)])
 
     def __iter__(self) -> Iterator[Any]:
-        return map(_plain_value, self._array.to_pylist())
+        try:
+            return map(_plain_value, self._array.to_pylist())
+        except (OverflowError, ValueError):
+            return map(_cell, self._array)
+
+
+def _cell(scalar: Any) -> Any:
+    try:
+        return _plain_value(scalar.as_py())
+    except (OverflowError, ValueError):  # a moment beyond Python's years
+        return scalar.cast(pa.string()).as_py()
 
 
 def _plain_value(value: Any) -> Any:
@@ -485,7 +495,7 @@ def _errors(schema: Schema, casts: Mapping[str, "Cast"], index: NDArray[np.int64
         if field.name in casts:
             cast = casts[field.name]
             for i in cast.wrong():
-                found = shown(_plain_value(cast.source[i].as_py()))
+                found = shown(_cell(cast.source[i]))
                 errors.setdefault(i, RecordError(int(index[i]), field.name, expectation(field), found))
     return [errors[i] for i in sorted(errors)]
 
