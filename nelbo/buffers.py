@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -149,23 +150,33 @@ def _checked_names(types: pa.Schema, decoder: RecordDecoder) -> list[str]:
     return list(types.names)
 
 
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _PLAIN = (
+    *_TEXTS,
     pa.types.is_null,
     pa.types.is_boolean,
     pa.types.is_integer,
     pa.types.is_floating,
     pa.types.is_decimal,
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_string_view,
     pa.types.is_timestamp,
     pa.types.is_date,
 )
 
 
+@lru_cache(maxsize=64)
 def _is_plain(kind: pa.DataType) -> bool:
     """Whether a type is safe to look into. pyarrow 26 itself crashes on some: an array of a union of nothing."""
-    return any(is_of(kind.value_type if pa.types.is_dictionary(kind) else kind) for is_of in _PLAIN)
+    return any(is_of(_values(kind)) for is_of in _PLAIN)
+
+
+@lru_cache(maxsize=64)
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_of(_values(kind)) for is_of in _TEXTS)
+
+
+def _values(kind: pa.DataType) -> pa.DataType:
+    """The type of what a dictionary holds; any other type itself."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _validated(reader: Any) -> Iterator[pa.RecordBatch]:
@@ -176,27 +187,27 @@ def _validated(reader: Any) -> Iterator[pa.RecordBatch]:
 
 def _expect_little_text(table: pa.Table) -> None:
     """Refuses columns that stand for more text than a body can hold, before it is written out."""
-    n_bytes = sum(_n_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
+    texts = [column for column in table.columns if _is_text(column.type)]
+    n_bytes = sum(np.nansum(_lengths(chunk)) for column in texts for chunk in column.chunks)
     if n_bytes > _TEXT:
-        raise TableError(f"{_BODY}: expected at most {_TEXT} bytes of text, got {n_bytes} with dictionaries decoded")
-
-
-def _n_text_bytes(array: pa.Array) -> int:
-    return int(np.nansum(_lengths(array)))
+        raise TableError(
+            f"{_BODY}: expected at most {_TEXT} bytes of text, got {n_bytes:.0f} with dictionaries decoded"
+        )
 
 
 def _lengths(array: pa.Array) -> NDArray[np.float64]:
-    """Bytes of text in each value, 0 or NaN where it is none."""
+    """Bytes of each text; 0 or NaN where there is none."""
     if pa.types.is_dictionary(array.type):
         lengths = np.append(_lengths(array.dictionary), 0.0)
-        found: NDArray[np.float64] = lengths[array.indices.fill_null(len(lengths) - 1).to_numpy(zero_copy_only=False)]
+        codes = array.indices.cast(pa.int64()).fill_null(-1)
+        found: NDArray[np.float64] = lengths[codes.to_numpy()]
         return found
     if pa.types.is_string_view(array.type):
-        views = np.frombuffer(array.buffers()[1], dtype=np.int32)[::4]
-        return views[array.offset : array.offset + len(array)].astype(np.float64)
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return np.asarray(pc.binary_length(array).to_numpy(zero_copy_only=False), dtype=np.float64)
-    return np.zeros(len(array))
+        # Of each view of 16 bytes the first four.
+        first, stop = array.offset, array.offset + len(array)
+        views = np.frombuffer(array.buffers()[1] or b"", np.int32, count=4 * stop)[4 * first :: 4]
+        return np.where(array.is_valid().to_numpy(zero_copy_only=False), views, 0.0)
+    return np.asarray(pc.binary_length(array).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _n_records(buffer: pa.Buffer) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from itertools import islice
 from math import isnan
 from pathlib import Path
@@ -407,8 +408,13 @@ def check_types(where: str, types: pa.Schema, schema: Schema) -> None:
     for field in schema.fields:
         if field.name in types.names:
             found = types.field(field.name).type
-            if plain(pa.nulls(0, found)).type not in _holding(field):
+            if _plain_type(found) not in _holding(field):
                 raise SchemaError(f"{where}: column '{field.name}': expected {expectation(field)}, got type {found}")
+
+
+@lru_cache(maxsize=64)
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return plain(pa.nulls(0, kind)).type
 
 
 def _holding(field: Column) -> tuple[pa.DataType, ...]:
@@ -553,6 +559,9 @@ def _cast_text(field: Column, text: pa.Array) -> Cast:
 
 
 def _cast_typed(field: Column, array: pa.Array) -> Cast:
+    # Most columns are such, and each kernel of pyarrow costs as much as the rest of the column.
+    if field.kind == "numeric" and _is_finite(array):
+        return Cast(array, array)
     source = plain(array)
     if pa.types.is_null(source.type):
         return Cast(source, source.cast(pa.float64() if not field.is_coded else pa.string()))
@@ -650,6 +659,10 @@ def _integral(cells: pa.Array) -> pa.Array:
     """Floats as integers, null where they are not."""
     is_integer = pc.and_(pc.equal(pc.floor(cells), cells), pc.less_equal(pc.abs(cells), _EXACT))
     return pc.if_else(is_integer, cells, pa.scalar(None, pa.float64())).cast(pa.int64())
+
+
+def _is_finite(array: pa.Array) -> bool:
+    return array.type == pa.float64() and array.null_count == 0 and bool(np.isfinite(array.to_numpy()).all())
 
 
 def _finite(cells: pa.Array) -> pa.Array:

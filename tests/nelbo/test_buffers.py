@@ -222,7 +222,7 @@ def test_a_column_of_a_type_that_cannot_hold_its_values_is_refused(columns: dict
 
 def test_a_type_that_crashes_pyarrow_is_refused_by_its_name_alone() -> None:
     types = pa.schema([("rpm", pa.float64()), ("valve", pa.dictionary(pa.int8(), pa.sparse_union([])))])
-    with pytest.raises(SchemaError, match="column 'valve': expected text, numbers, .* got type dictionary<values=spar"):
+    with pytest.raises(SchemaError, match=r"column 'valve': expected text, numbers, .* got type dictionary<values"):
         of_arrow(types.serialize().to_pybytes())
 
 
