@@ -148,7 +148,9 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
     @app.post(
         SCORE_PATH,
         summary="Score records",
-        description="`records` is a list of objects; `columns` holds the same values as one list a field. "
+        description="`records` is a list of objects; `columns` holds the same values as one list a field. JSON lines "
+        "are answered line by line while they come. The records may also be CSV with a header or an Arrow IPC stream, "
+        "and `Accept` may ask for the results in any of these forms. "
         "Every record gets its statistics with p-values and, if flagged, what each field contributed; "
         "a record that is wrong gets an error of its own.",
         operation_id="score",
