@@ -224,7 +224,7 @@ def _n_records(buffer: pa.Buffer) -> int:
             n_rows, is_compressed = _record_batch(message.metadata.to_pybytes())
             if is_compressed:
                 raise TableError(f"{_BODY}: expected an Arrow IPC stream without compression, got compressed buffers")
-            n_records += n_rows if message.type == "record batch" else 0
+            n_records += max(n_rows, 0) if message.type == "record batch" else 0
     return n_records
 
 

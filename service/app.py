@@ -30,7 +30,7 @@ from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
 from service.request import ScoreRequest
 from service.settings import Settings
-from service.stream import answer_stream
+from service.stream import Streams
 
 # A longer body is decoded and scored in a thread of its own, so that health and short requests do not wait.
 _LARGE_BODY_BYTES = 64 * 1024
@@ -50,6 +50,13 @@ class Service:
         self.metrics = Metrics(self.live)
         # One thread: scoring is arithmetic, and a second one would only take turns with the first.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+        self.streams = Streams(
+            self.live,
+            self._worker,
+            self._count,
+            max_records=settings.max_records,
+            max_body_bytes=settings.max_body_bytes,
+        )
 
     async def score(self, request: ScoreRequest) -> Answer:
         """The answer to a scoring request, counted."""
@@ -60,19 +67,6 @@ class Service:
             found, tally = work()
         self._count(tally)
         return found
-
-    async def stream(self, request: ScoreRequest, receive: Receive, send: Send) -> None:
-        """Answers a scoring request whose body is JSON lines, counted."""
-        await answer_stream(
-            self.live,
-            request,
-            receive,
-            send,
-            worker=self._worker,
-            count=self._count,
-            max_records=self.settings.max_records,
-            max_body_bytes=self.settings.max_body_bytes,
-        )
 
     def _count(self, tally: Tally) -> None:
         self.metrics.count(tally)
@@ -168,7 +162,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
             accept=request.headers.get("accept", ""),
         )
         if is_stream(scoring.content_type):
-            return _Stream(service, scoring)
+            return _Stream(service.streams, scoring)
         body = await read_body(request, service.settings.max_body_bytes)
         return _response(await service.score(replace(scoring, body=body)))
 
@@ -176,12 +170,12 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
 class _Stream(Response):
     """The answer to JSON lines, which begins before they end."""
 
-    def __init__(self, service: Service, scoring: ScoreRequest) -> None:
+    def __init__(self, streams: Streams, scoring: ScoreRequest) -> None:
         super().__init__()
-        self._service, self._scoring = service, scoring
+        self._streams, self._scoring = streams, scoring
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await self._service.stream(self._scoring, receive, send)
+        await self._streams.answer(self._scoring, receive, send)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

@@ -21,6 +21,7 @@ from starlette.types import Receive, Send
 from nelbo.errors import RecordError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.results import results
+from nelbo.scoring import Scorer
 from service.answer import Tally, Wish, wish_of
 from service.encoding import headers_of, lines_of
 from service.forms import NDJSON
@@ -155,74 +156,80 @@ def _size(lines: Sequence[Line]) -> int:
     return sum(len(line) for line in lines if line is not None)
 
 
-async def answer_stream(
-    live: Live,
-    request: ScoreRequest,
-    receive: Receive,
-    send: Send,
-    *,
-    worker: Executor,
-    count: Callable[[Tally], None],
-    max_records: int,
-    max_body_bytes: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> None:
-    """Answers a request whose body is JSON lines: a line for each, as it is scored.
+class Streams:
+    """Answers requests whose body is JSON lines.
 
     Args:
-        live: the loaded models; the version that serves at the start serves to the end.
-        request: its body is not looked at.
-        receive: as ASGI has it.
-        send: as ASGI has it.
+        live: the loaded models; the version that serves when a stream begins serves to its end.
         worker: where batches are scored.
         count: takes what there is to count about each batch, on the event loop's thread.
         max_records: of a window, for a false discovery rate.
         max_body_bytes: of a window; one that has as many is closed.
         clock: seconds from any start, for the stages.
-
-    Raises:
-        ClientDisconnect: the client went away.
     """
-    tally = Tally()
-    try:
-        wish = wish_of(live, request, tally, max_window=max_records)
-    except ProblemError as error:
-        tally.rejected = error.kind
-        count(tally)
-        await _refuse(error.answer, send)
-        return
-    window = wish.query.window
-    limits = (_LINES, _BYTES) if window is None else (window, max_body_bytes)
-    incoming = Incoming(receive, *limits, waits=window is not None)
-    try:
-        await _answer(live, wish, incoming, send, worker, count, clock)
-    finally:
-        incoming.close()
 
+    def __init__(
+        self,
+        live: Live,
+        worker: Executor,
+        count: Callable[[Tally], None],
+        *,
+        max_records: int,
+        max_body_bytes: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._live, self._worker, self._count, self._clock = live, worker, count, clock
+        self._max_records, self._max_body_bytes = max_records, max_body_bytes
 
-async def _answer(
-    live: Live,
-    wish: Wish,
-    incoming: Incoming,
-    send: Send,
-    worker: Executor,
-    count: Callable[[Tally], None],
-    clock: Callable[[], float],
-) -> None:
-    loop, name, first = asyncio.get_running_loop(), wish.scorer.bundle.name, 0
-    await asyncio.sleep(0)  # bytes are asked for first: that tells a client that waits for it to send them
-    state = live.watches.verdict(wish.scorer).state
-    headers = headers_of(NDJSON, wish.scorer, None if wish.fdr is not None else wish.decision, state)
-    await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
-    while lines := await incoming.batch():
-        body, tally = await loop.run_in_executor(worker, partial(_scored, wish, lines, first, clock))
-        served = live.state(name)
-        if served is None or served.scorer is not wish.scorer:
-            tally.scored = None  # the watch is over the records of the version that serves now
-        count(tally)
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        first += len(lines)
-    await send({"type": "http.response.body", "body": b""})
+    async def answer(self, request: ScoreRequest, receive: Receive, send: Send) -> None:
+        """Answers one request: a line for each of its lines, as it is scored.
+
+        Args:
+            request: its body is not looked at.
+            receive: as ASGI has it, the body not touched yet.
+            send: as ASGI has it.
+
+        Raises:
+            ClientDisconnect: the client went away.
+        """
+        tally = Tally()
+        try:
+            wish = wish_of(self._live, request, tally, max_window=self._max_records)
+        except ProblemError as error:
+            tally.rejected = error.kind
+            self._count(tally)
+            await _refuse(error.answer, send)
+            return
+        window = wish.query.window
+        limits = (_LINES, _BYTES) if window is None else (window, self._max_body_bytes)
+        incoming = Incoming(receive, *limits, waits=window is not None)
+        try:
+            await self._begin(wish, send)
+            await self._go_on(wish, incoming, send)
+        finally:
+            incoming.close()
+
+    async def _begin(self, wish: Wish, send: Send) -> None:
+        await asyncio.sleep(0)  # bytes are asked for first: that tells a client that waits for it to send them
+        decision = None if wish.fdr is not None else wish.decision
+        headers = headers_of(NDJSON, wish.scorer, decision, self._live.watches.verdict(wish.scorer).state)
+        await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
+
+    async def _go_on(self, wish: Wish, incoming: Incoming, send: Send) -> None:
+        loop, first = asyncio.get_running_loop(), 0
+        while lines := await incoming.batch():
+            work = partial(_scored, wish, lines, first, self._clock)
+            body, tally = await loop.run_in_executor(self._worker, work)
+            if not self._serves(wish.scorer):
+                tally.scored = None  # the watch is over the records of the version that serves now
+            self._count(tally)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            first += len(lines)
+        await send({"type": "http.response.body", "body": b""})
+
+    def _serves(self, scorer: Scorer) -> bool:
+        state = self._live.state(scorer.bundle.name)
+        return state is not None and state.scorer is scorer
 
 
 def _scored(wish: Wish, lines: Sequence[Line], first: int, clock: Callable[[], float]) -> tuple[bytes, Tally]:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from nelbo.scoring import Scorer
 from nelbo.store import Store
 from service.answer import Tally
 from service.live import Live
 from service.request import ScoreRequest
-from service.stream import MAX_LINE_BYTES, Incoming, Lines, answer_stream
+from service.stream import MAX_LINE_BYTES, Incoming, Lines, Streams
 from tests.bundles import VERSION, normal_records, odd_record, write_tiny_bundle
 from tests.service.conftest import Client, ClientFactory
 
@@ -53,16 +54,10 @@ class Conversation:
     async def run(self) -> None:
         request = ScoreRequest("pumps", b"", NDJSON["content-type"], query=self._query)
         with ThreadPoolExecutor(max_workers=1) as worker:
-            await answer_stream(
-                self._live,
-                request,
-                self._messages.get,
-                self._send,
-                worker=worker,
-                count=self.tallies.append,
-                max_records=self._max_records,
-                max_body_bytes=1 << 20,
+            streams = Streams(
+                self._live, worker, self.tallies.append, max_records=self._max_records, max_body_bytes=1 << 20
             )
+            await streams.answer(request, self._messages.get, self._send)
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
@@ -87,7 +82,7 @@ class Conversation:
             if self.body.count(b"\n") >= n_lines:
                 return
             await asyncio.sleep(0.005)
-        raise TimeoutError(f"{self.body.count(b'')} lines came, not {n_lines}")
+        raise TimeoutError(f"expected {n_lines} lines, got {self.body!r}")
 
 
 def answered(live: Live, chunks: Iterable[bytes], query: str = "", **options: Any) -> Conversation:
@@ -172,18 +167,15 @@ def test_a_line_is_answered_before_the_next_one_comes(live: Live) -> None:
     async def talk() -> list[int]:
         conversation = Conversation(live)
         running = asyncio.ensure_future(conversation.run())
-        seen = []
         for n in (1, 2, 3):
-            conversation.say(ODD + b"\n" + ODD[:5])  # the beginning of the next line waits for its end
+            conversation.say(ODD[:9])
+            conversation.say(ODD[9:] + b"\n")
             await conversation.until(n)
-            seen.append(conversation.body.count(b"\n"))
-            conversation.say(b"\n" if n == 3 else ODD[5:7])
-        conversation.leave()
-        with pytest.raises(ClientDisconnect):
-            await running
-        return seen
+        conversation.say(b"", more=False)
+        await running
+        return [result["index"] for result in parsed(conversation.body)]
 
-    assert asyncio.run(talk())[0] == 1
+    assert asyncio.run(talk()) == [0, 1, 2]
 
 
 def test_the_answer_begins_before_the_first_line_ends(live: Live) -> None:
@@ -217,6 +209,22 @@ def test_a_client_that_leaves_ends_the_stream(live: Live) -> None:
     conversation.leave()
     with pytest.raises(ClientDisconnect):
         asyncio.run(conversation.run())
+
+
+def test_a_failure_of_ours_breaks_the_answer_off_without_its_end(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def talk() -> Conversation:
+        conversation = Conversation(live)
+        running = asyncio.ensure_future(conversation.run())
+        conversation.say(ODD + b"\n")
+        await conversation.until(1)
+        monkeypatch.setattr(Scorer, "score", lambda *_: 1 / 0)
+        conversation.say(ODD + b"\n")
+        with pytest.raises(ZeroDivisionError):
+            await running
+        return conversation
+
+    sent = asyncio.run(talk()).sent
+    assert [message.get("more_body") for message in sent] == [None, True]
 
 
 def test_one_version_answers_a_whole_stream_and_only_the_serving_one_is_watched(tmp_path: Path) -> None:
