@@ -24,7 +24,7 @@ from nelbo.schema import Schema
 from nelbo.scoring import Scored, Scorer
 from nelbo.verdict import State
 from service.decoding import decoded, expect_known_form
-from service.encoding import encoded, headers_of, said_of
+from service.encoding import answer_headers, encoded, said_of
 from service.forms import accepted
 from service.live import Live
 from service.problems import JSON, OF_ERROR, Answer, Fault, Kind, ProblemError
@@ -142,7 +142,7 @@ def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, c
         body = body_of(head(scorer, scored.decision, scored.segments.tolist(), state), said)
         found = Answer(200, {"content-type": JSON}, body)
     else:
-        found = Answer(200, headers_of(form, scorer, scored.decision, state), encoded(form, said))
+        found = Answer(200, answer_headers(form, scorer, scored.decision, state), encoded(form, said))
     marks.append(clock())
     tally.count(scorer, scored, marks)
     return found

@@ -37,7 +37,7 @@ def lines_of(found: Sequence[Result | FaultyResult]) -> bytes:
     return _encoder.encode_lines(found)
 
 
-def headers_of(form: str, scorer: Scorer, decision: Decision | None, state: State | None) -> dict[str, str]:
+def answer_headers(form: str, scorer: Scorer, decision: Decision | None, state: State | None) -> dict[str, str]:
     """What an answer says beside its results, where its body has no place for it.
 
     Args:

@@ -23,7 +23,7 @@ from nelbo.records import Batch, RecordDecoder
 from nelbo.results import results
 from nelbo.scoring import Scorer
 from service.answer import Tally, Wish, wish_of
-from service.encoding import headers_of, lines_of
+from service.encoding import answer_headers, lines_of
 from service.forms import NDJSON
 from service.live import Live
 from service.problems import Answer, ProblemError
@@ -212,7 +212,7 @@ class Streams:
     async def _begin(self, wish: Wish, send: Send) -> None:
         await asyncio.sleep(0)  # bytes are asked for first: that tells a client that waits for it to send them
         decision = None if wish.fdr is not None else wish.decision
-        headers = headers_of(NDJSON, wish.scorer, decision, self._live.watches.verdict(wish.scorer).state)
+        headers = answer_headers(NDJSON, wish.scorer, decision, self._live.watches.verdict(wish.scorer).state)
         await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
 
     async def _go_on(self, wish: Wish, incoming: Incoming, send: Send) -> None:

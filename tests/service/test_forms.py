@@ -212,6 +212,12 @@ def test_an_answer_of_csv_has_a_line_for_each_result(live: Live) -> None:
     assert rows[-1]["error"] == "record 44, field 'pressure': expected a number, got 'high'"
 
 
+@pytest.mark.parametrize(("explain", "has_reasons"), [("none", False), ("flagged", True)])
+def test_a_table_has_reasons_unless_none_are_asked_for(explain: str, has_reasons: bool, live: Live) -> None:
+    rows = csv.DictReader(io.StringIO(given_as(CSV, live, f"explain={explain}").body.decode()))
+    assert any(row["reason"] for row in rows) == has_reasons
+
+
 def test_an_answer_of_arrow_has_types(live: Live) -> None:
     table = ipc.open_stream(given_as(ARROW, live).body).read_all()
     expected = results_of(live)
