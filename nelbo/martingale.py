@@ -11,6 +11,7 @@ _JUMP = 0.01  # share of the capital that changes its bet with each record; Vovk
 _EPOCH = 10  # records, as a multiple of the calibration records, after which it starts anew; DESIGN 5.6
 _LONGEST_EPOCH = 20_000  # records; bounds what is kept. An error budget is also told per so many records
 _CHUNK = 256  # records compared with each other at once; chosen
+_PENDING = 64  # scores that wait, so that to bet on them makes nobody wait; chosen
 _HUGE = 1e300  # a score beyond it counts as this; infinity has no tolerance
 
 
@@ -178,7 +179,7 @@ class Martingale:
         self._pending.append(scores)
         self._n_pending += scores.size
         # Empty batches would pile up, too.
-        if self._n_pending >= _CHUNK or len(self._pending) >= _CHUNK:
+        if self._n_pending >= _PENDING or len(self._pending) >= _PENDING:
             self._settle()
 
     def _settle(self) -> None:
