@@ -26,9 +26,13 @@ COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY nelbo nelbo
 COPY service service
 COPY training training
+# For bodies in CSV and Arrow, which the service reads where pyarrow is installed:
+#   --build-arg ALSO=pyarrow
+ARG ALSO=
 # Without the libraries' own tests, 17 MB. With bytecode that is never checked against its source: a start writes
 # nothing and asks no file for its time.
-RUN python -m pip --python /opt/nelbo/bin/python install --no-compile -c constraints.txt '.[service]' \
+# hadolint ignore=SC2086  # the argument may be nothing
+RUN python -m pip --python /opt/nelbo/bin/python install --no-compile -c constraints.txt '.[service]' ${ALSO} \
  && find /opt/nelbo/lib -type d -name tests -prune -exec rm -r {} + \
  && /opt/nelbo/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/nelbo/lib
 

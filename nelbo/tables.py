@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from itertools import islice
 from math import isnan
 from pathlib import Path
@@ -317,10 +318,20 @@ class Cells(Sequence[Any]):
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):
             return Cells(self._array[position])
-        return _plain_value(self._array[int(position)].as_py())
+        return _cell(self._array[int(position)])
 
     def __iter__(self) -> Iterator[Any]:
-        return map(_plain_value, self._array.to_pylist())
+        try:
+            return map(_plain_value, self._array.to_pylist())
+        except (OverflowError, ValueError):
+            return map(_cell, self._array)
+
+
+def _cell(scalar: Any) -> Any:
+    try:
+        return _plain_value(scalar.as_py())
+    except (OverflowError, ValueError):  # a moment beyond Python's years
+        return scalar.cast(pa.string()).as_py()
 
 
 def _plain_value(value: Any) -> Any:
@@ -374,24 +385,36 @@ def check_columns(table: CsvTable | ParquetTable, schema: Schema, name: str) -> 
     Raises:
         SchemaError: naming the column, what was expected, and what the table has.
     """
+    check_names(str(table.path), table.columns, schema, name)
+    if isinstance(table, ParquetTable):
+        check_types(str(table.path), table.types, schema)
+
+
+def check_names(where: str, columns: Sequence[str], schema: Schema, name: str) -> None:
+    """Refuses columns that are not those of a schema; `where` is what the table is called in errors."""
     known = {column.name for column in schema.columns}
-    for column in table.columns:
+    for column in columns:
         if column not in known and schema.extra == "refuse":
             detail = f"expected the columns of {name}, got another one, '{column}'"
-            raise SchemaError(f'{table.path}: {detail}; drop it, or set "extra": "ignore" in the schema')
+            raise SchemaError(f'{where}: {detail}; drop it, or set "extra": "ignore" in the schema')
     for field in schema.fields:
-        if field.name not in table.columns and not field.nullable:
-            detail = f"expected a column '{field.name}' as in {name}, got only {_names(table.columns)}"
-            raise SchemaError(f"{table.path}: {detail}")
-    if isinstance(table, ParquetTable):
-        for field in schema.fields:
-            if field.name in table.columns:
-                _check_type(table.path, field, table.types.field(field.name).type)
+        if field.name not in columns and not field.nullable:
+            detail = f"expected a column '{field.name}' as in {name}, got only {_names(columns)}"
+            raise SchemaError(f"{where}: {detail}")
 
 
-def _check_type(path: Path, field: Column, found: pa.DataType) -> None:
-    if plain(pa.nulls(0, found)).type not in _holding(field):
-        raise SchemaError(f"{path}: column '{field.name}': expected {expectation(field)}, got type {found}")
+def check_types(where: str, types: pa.Schema, schema: Schema) -> None:
+    """Refuses columns whose types cannot hold the values of a schema's fields."""
+    for field in schema.fields:
+        if field.name in types.names:
+            found = types.field(field.name).type
+            if _plain_type(found) not in _holding(field):
+                raise SchemaError(f"{where}: column '{field.name}': expected {expectation(field)}, got type {found}")
+
+
+@lru_cache(maxsize=64)
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return plain(pa.nulls(0, kind)).type
 
 
 def _holding(field: Column) -> tuple[pa.DataType, ...]:
@@ -429,27 +452,29 @@ def _batches_of_lines(table: NdjsonTable, decoder: RecordDecoder, n_rows: int, p
 def _batches_of_columns(
     table: CsvTable | ParquetTable, decoder: RecordDecoder, n_rows: int, progress: Progress
 ) -> Iterator[Batch]:
-    cast = _cast_text if isinstance(table, CsvTable) else _cast_typed
+    is_text = isinstance(table, CsvTable)
     wanted = {column.name for column in decoder.schema.columns if column.role in ("field", "id")}
     # One column at least: a file of which nothing is read has no records.
     names = [name for name in table.columns if name in wanted] or table.columns[:1]
     first = 0
     for records in table.batches(n_rows, names, progress):
         columns = dict(zip(names, records.columns, strict=True))
-        fields = [field for field in decoder.schema.fields if field.name in columns]
-        casts = {field.name: cast(field, columns[field.name]) for field in fields}
-        yield _batch(decoder, columns, casts, np.arange(first, first + records.num_rows))
+        yield batch_of(decoder, columns, np.arange(first, first + records.num_rows), is_text=is_text)
         first += records.num_rows
 
 
-def _batch(
-    decoder: RecordDecoder,
-    columns: dict[str, pa.Array],
-    casts: Mapping[str, "Cast"],
-    index: NDArray[np.int64],
-) -> Batch:
-    """The good records, and the errors of the others."""
-    errors = _errors(decoder.schema, casts, int(index[0]) if index.size else 0)
+def batch_of(decoder: RecordDecoder, columns: dict[str, pa.Array], index: NDArray[np.int64], *, is_text: bool) -> Batch:
+    """The good records of some columns, and the errors of the others.
+
+    Args:
+        decoder: of the schema whose fields and ids the columns are.
+        columns: by name, n values each.
+        index: shape (n,), position of each record.
+        is_text: every value is text, as in CSV; else the columns have types.
+    """
+    cast = _cast_text if is_text else _cast_typed
+    casts = {field.name: cast(field, columns[field.name]) for field in decoder.schema.fields if field.name in columns}
+    errors = _errors(decoder.schema, casts, index)
     if errors:
         is_good = ~np.isin(index, [error.index for error in errors])
         index, mask = index[is_good], pa.array(is_good)
@@ -469,15 +494,15 @@ def _batch(
     return replace(batch, values={**batch.values, **shown_numbers}, errors=tuple(errors))
 
 
-def _errors(schema: Schema, casts: Mapping[str, "Cast"], first: int) -> list[RecordError]:
+def _errors(schema: Schema, casts: Mapping[str, "Cast"], index: NDArray[np.int64]) -> list[RecordError]:
     """For each record with wrong cells the first of them, in the schema's order."""
     errors: dict[int, RecordError] = {}
     for field in schema.fields:
         if field.name in casts:
             cast = casts[field.name]
             for i in cast.wrong():
-                found = shown(_plain_value(cast.source[i].as_py()))
-                errors.setdefault(i, RecordError(first + i, field.name, expectation(field), found))
+                found = shown(_cell(cast.source[i]))
+                errors.setdefault(i, RecordError(int(index[i]), field.name, expectation(field), found))
     return [errors[i] for i in sorted(errors)]
 
 
@@ -534,6 +559,9 @@ def _cast_text(field: Column, text: pa.Array) -> Cast:
 
 
 def _cast_typed(field: Column, array: pa.Array) -> Cast:
+    # Most columns are such, and each kernel of pyarrow costs as much as the rest of the column.
+    if field.kind == "numeric" and _is_finite(array):
+        return Cast(array, array)
     source = plain(array)
     if pa.types.is_null(source.type):
         return Cast(source, source.cast(pa.float64() if not field.is_coded else pa.string()))
@@ -631,6 +659,10 @@ def _integral(cells: pa.Array) -> pa.Array:
     """Floats as integers, null where they are not."""
     is_integer = pc.and_(pc.equal(pc.floor(cells), cells), pc.less_equal(pc.abs(cells), _EXACT))
     return pc.if_else(is_integer, cells, pa.scalar(None, pa.float64())).cast(pa.int64())
+
+
+def _is_finite(array: pa.Array) -> bool:
+    return array.type == pa.float64() and array.null_count == 0 and bool(np.isfinite(array.to_numpy()).all())
 
 
 def _finite(cells: pa.Array) -> pa.Array:

@@ -107,11 +107,17 @@ def _opened_parquet(path: Path, scorer: Scorer) -> Iterator[Writer]:
         yield lambda scored: file.write_table(rows_of(scorer, scored))
 
 
-def rows_of(scorer: Scorer, scored: Scored) -> pa.Table:
-    """The results of a batch as a table, in the order of its records, faulty ones included."""
+def rows_of(scorer: Scorer, scored: Scored, explain: Explain = "flagged") -> pa.Table:
+    """The results of a batch as a table, in the order of its records, faulty ones included.
+
+    Args:
+        scorer: that scored.
+        scored: the batch.
+        explain: "none" gives no reasons; a table has room for those of flagged records alone.
+    """
     names = [field.name for field in scorer.schema.fields]
     fields = np.array(names, dtype=object)
-    found = explained_alarms(scorer, scored)
+    found = {} if explain == "none" else explained_alarms(scorer, scored)
     top = _top_fields(scorer, scored, found)
     columns: dict[str, Any] = {"index": scored.batch.index, "flagged": scored.flagged}
     columns["p_value"] = scored.p_values["score"]

@@ -20,14 +20,16 @@ from nelbo.decision import Decision
 from nelbo.errors import CalibrationError, RecordError
 from nelbo.intent import Intent
 from nelbo.records import shown
-from nelbo.results import DecisionAnswer, FaultyResult, Model, Result, decision_answer, model_of, results
+from nelbo.results import DecisionAnswer, FaultyResult, Model, Result, decision_answer, model_of
 from nelbo.schema import Schema
 from nelbo.scoring import Scored, Scorer
 from nelbo.verdict import State
 from service.decoding import decoded, expect_known_form
+from service.encoding import answer_headers, encoded, said_of
+from service.forms import accepted
 from service.live import Live
 from service.problems import JSON, OF_ERROR, Answer, Fault, Kind, ProblemError
-from service.query import Query, parse_query
+from service.query import Query, expect_of_stream, expect_of_whole, parse_query
 from service.request import ScoreRequest
 
 Stage = Literal["decode", "decide", "infer", "explain", "encode"]
@@ -144,22 +146,28 @@ def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, c
     marks.append(clock())
     scored = scorer.score(batch, wish.decision) if wish.fdr is None else scorer.discover(batch, wish.fdr)
     marks.append(clock())
-    found = results(scorer, scored, wish.query.explain)
+    form = accepted(request.accept) if request.accept else JSON
+    said = said_of(form, scorer, scored, wish.query.explain)
     marks.append(clock())
     state = live.watches.verdict(scorer).state
-    body = body_of(head(scorer, scored.decision, scored.segments.tolist(), state), found)
+    if form == JSON:
+        body = body_of(head(scorer, scored.decision, scored.segments.tolist(), state), said)
+        found = Answer(200, {"content-type": JSON}, body)
+    else:
+        found = Answer(200, answer_headers(form, scorer, scored.decision, state), encoded(form, said))
     marks.append(clock())
     tally.count(scorer, scored, marks, (batch.n_records,), 0)
-    return Answer(200, {"content-type": JSON}, body)
+    return found
 
 
-def wish_of(live: Live, request: ScoreRequest, tally: Tally) -> Wish:
+def wish_of(live: Live, request: ScoreRequest, tally: Tally, max_window: int | None = None) -> Wish:
     """What a request asks for.
 
     Args:
         live: the loaded models.
         request: its body is not looked at.
         tally: is told of the model, as soon as there is one.
+        max_window: the most records in a window of a stream; None where the body comes whole.
 
     Raises:
         ProblemError: there is no such model, the body has a form that is not read, or the query is wrong.
@@ -169,6 +177,10 @@ def wish_of(live: Live, request: ScoreRequest, tally: Tally) -> Wish:
     expect_known_form(request)
     query = parse_query(request.query)
     intent = scorer.decider.intent if query.intent == Intent() else query.intent
+    if max_window is None:
+        expect_of_whole(query)
+    else:
+        expect_of_stream(query, intent.fdr, max_window)
     return Wish(scorer, query, intent.fdr, _decided(scorer, intent))
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from nelbo.errors import StoreError
 from nelbo.resources import read_resources
@@ -18,7 +19,7 @@ from nelbo.store import Store
 from service import catalog
 from service.answer import ScoreAnswer
 from service.batching import Batching
-from service.body import headers_of, read_request
+from service.body import headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
@@ -26,7 +27,9 @@ from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
+from service.request import ScoreRequest
 from service.settings import Settings
+from service.stream import Streams
 from service.v2.refusal import in_form_of
 from service.v2.routes import add_protocol
 
@@ -47,6 +50,13 @@ class Service:
         self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
         self.metrics.watch_queue(lambda: self.batching.n_queued)
+        self.streams = Streams(
+            self.live,
+            self.batching.worker,
+            self.batching.count,
+            max_records=settings.max_records,
+            max_body_bytes=settings.max_body_bytes,
+        )
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
@@ -118,7 +128,9 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
     @app.post(
         SCORE_PATH,
         summary="Score records",
-        description="`records` is a list of objects; `columns` holds the same values as one list a field. "
+        description="`records` is a list of objects; `columns` holds the same values as one list a field. JSON lines "
+        "are answered line by line while they come. The records may also be CSV with a header or an Arrow IPC stream, "
+        "and `Accept` may ask for the results in any of these forms. "
         "Every record gets its statistics with p-values and, if flagged, what each field contributed; "
         "a record that is wrong gets an error of its own.",
         operation_id="score",
@@ -128,8 +140,21 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
     )
     async def score(name: str, request: Request) -> Response:
         headers, query = headers_of(request.scope), request.scope["query_string"]
+        if is_stream(headers):
+            return _Stream(service.streams, request_of(name, headers, query))
         scoring = await read_request(name, headers, query, request.receive, service.settings.max_body_bytes)
         return _response(await service.batching.score(scoring))
+
+
+class _Stream(Response):
+    """The answer to JSON lines, which begins before they end."""
+
+    def __init__(self, streams: Streams, scoring: ScoreRequest) -> None:
+        super().__init__()
+        self._streams, self._scoring = streams, scoring
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        await self._streams.answer(self._scoring, receive, send)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

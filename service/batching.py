@@ -16,6 +16,7 @@ from nelbo.scoring import CHUNK, Scored
 from service.answer import Tally, Wish, answer, body_of, head, wish_of
 from service.capacity import Capacity
 from service.decoding import is_json
+from service.forms import wants_json
 from service.live import Live
 from service.metrics import Metrics
 from service.problems import JSON, Answer, ProblemError, problem
@@ -64,7 +65,7 @@ class Batching:
         self._max_records, self._max_queued = max_records, capacity.max_queued_records
         self._waiting: deque[_Waiting] = deque()  # at the next turn of the event loop
         self._n_queued = 0
-        self._worker = ThreadPoolExecutor(capacity.workers, thread_name_prefix="score")
+        self.worker = ThreadPoolExecutor(capacity.workers, thread_name_prefix="score")
 
     @property
     def n_queued(self) -> int:
@@ -73,7 +74,7 @@ class Batching:
 
     def close(self) -> None:
         """Waits for the worker."""
-        self._worker.shutdown()
+        self.worker.shutdown()
 
     async def score(self, request: ScoreRequest) -> Answer:
         """The answer to a request."""
@@ -83,7 +84,7 @@ class Batching:
             return self._refuse()
         self._n_queued += n
         try:
-            if len(request.body) > LARGE_BODY_BYTES or not is_json(request):
+            if len(request.body) > LARGE_BODY_BYTES or not (is_json(request) and wants_json(request)):
                 return await self._answer_in_worker(request)
             waiting = _Waiting(request, n, loop.create_future())
             self._waiting.append(waiting)
@@ -106,8 +107,8 @@ class Batching:
         self._n_queued += n_records
         try:
             loop = asyncio.get_running_loop()
-            found, tally = await loop.run_in_executor(self._worker, work) if is_long else work()
-            self._count(tally)
+            found, tally = await loop.run_in_executor(self.worker, work) if is_long else work()
+            self.count(tally)
             return found
         finally:
             self._n_queued -= n_records
@@ -133,8 +134,8 @@ class Batching:
 
     async def _answer_in_worker(self, request: ScoreRequest) -> Answer:
         work = partial(answer, self._live, request, max_records=self._max_records)
-        found, tally = await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        self._count(tally)
+        found, tally = await asyncio.get_running_loop().run_in_executor(self.worker, work)
+        self.count(tally)
         return found
 
     def _hand_over(self, waiting: _Waiting, work: Callable[[], tuple[Answer, Tally]]) -> None:
@@ -146,10 +147,10 @@ class Batching:
                 _fail(waiting, error)
                 return
             found, tally = done.result()
-            self._count(tally)
+            self.count(tally)
             _give(waiting, found)
 
-        loop.run_in_executor(self._worker, work).add_done_callback(answered)
+        loop.run_in_executor(self.worker, work).add_done_callback(answered)
 
     # --- on the event loop ----------------------------------------------------------------------------
 
@@ -178,7 +179,7 @@ class Batching:
         except ProblemError as error:
             tally.rejected = error.kind
             for waiting in group:
-                self._count(tally)
+                self.count(tally)
                 _give(waiting, error.answer)
             return
         if wish.fdr is not None or wish.query.explain == "all":
@@ -222,9 +223,10 @@ class Batching:
             _give(waiting, Answer(200, _HEADERS, body_of(own, found[rows])))
         marks.append(clock())
         tally.count(scorer, scored, marks, [size for size in sizes if size >= 0], n_later)
-        self._count(tally)
+        self.count(tally)
 
-    def _count(self, tally: Tally) -> None:
+    def count(self, tally: Tally) -> None:
+        """Counts what was scored; on the event loop's thread."""
         self._metrics.count(tally)
         if tally.scored is not None:
             self._live.watches.add(*tally.scored)

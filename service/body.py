@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from service.forms import NDJSON, declared
 from service.problems import ProblemError
 from service.request import ScoreRequest
 
@@ -25,13 +26,24 @@ async def read_request(name: str, headers: Headers, query: bytes, receive: Recei
         ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
         ClientDisconnect: the client went away before its body was whole.
     """
+    return request_of(name, headers, query, await read_body(headers, receive, max_bytes))
+
+
+def request_of(name: str, headers: Headers, query: bytes, body: bytes = b"") -> ScoreRequest:
+    """A scoring request; its body is empty where it is answered while it comes."""
     return ScoreRequest(
         name,
-        await read_body(headers, receive, max_bytes),
+        body,
         headers.get(b"content-type", b"").decode("latin-1"),
         headers.get(b"content-encoding", b"").decode("latin-1"),
         query.decode("latin-1"),
+        headers.get(b"accept", b"").decode("latin-1"),
     )
+
+
+def is_stream(headers: Headers) -> bool:
+    """Whether a body is declared as JSON lines, which are answered while they come."""
+    return declared(headers.get(b"content-type", b"").decode("latin-1")) == NDJSON
 
 
 def headers_of(scope: Scope) -> Headers:

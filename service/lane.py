@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.app import Service
-from service.body import Headers, headers_of, read_request
+from service.body import Headers, headers_of, is_stream, read_request
 from service.edge import CLIENT_LEFT, failed, request_id_of, respond
 from service.openapi import SCORE_PATH
 from service.problems import Answer, ProblemError
@@ -37,12 +37,12 @@ class Lane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the events of the process."""
         matched = _matched(scope)
-        if matched is None:
+        headers = {} if matched is None else headers_of(scope)
+        if matched is None or (matched[0] == SCORE_PATH and is_stream(headers)):  # of a stream, routing is a small part
             await self._app(scope, receive, send)
             return
         route, names = matched
         started = time.perf_counter()
-        headers = headers_of(scope)
         request_id = request_id_of(headers)
         try:
             answer = await self._answer(route, names, headers, scope, receive)

@@ -1,5 +1,8 @@
 """The OpenAPI document: the declared routes, and what only the loaded models can say."""
 
+import csv
+import io
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,6 +15,7 @@ from nelbo.schema import Column, Schema
 from nelbo.scoring import Scorer
 from service.answer import ScoreAnswer
 from service.catalog import ModelDescription, Models, Versions, example_record
+from service.forms import ARROW, CSV, NDJSON
 from service.live import Live
 from service.problems import JSON, MEDIA_TYPE, Problem
 from service.v2.routes import STRUCTS as OF_PROTOCOL
@@ -21,10 +25,10 @@ SCORE_PATH = "/v1/models/{name}/score"
 # Two structs without a tag are no union that msgspec describes, so the score's answer is put together below.
 _STRUCTS = (Model, DecisionAnswer, Result, FaultyResult, Models, ModelDescription, Versions, Problem, *OF_PROTOCOL)
 _TITLES = {
-    400: "The body is not JSON.",
+    400: "The body is not of the form that it is declared to have.",
     404: "There is no such model.",
     413: "The body is too large, or holds too many records.",
-    415: "The body is compressed, or not declared as JSON.",
+    415: "The body is compressed, or declared to have a form that is not read.",
     422: "The query, the shape of the body, or with `strict=true` a record is wrong.",
     503: "The model failed to load or is still being loaded, or too many records wait already.",
 }
@@ -87,6 +91,13 @@ SCORE_EXTRA: Document = {
             "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
         },
         {
+            "name": "window",
+            "in": "query",
+            "description": "With JSON lines and `fdr`, and only then: the records that it holds for, one window after "
+            "another. Each window is answered when it is whole.",
+            "schema": {"type": "integer", "minimum": 1},
+        },
+        {
             "name": "explain",
             "in": "query",
             "description": "Which records get contributions and expected values, field by field.",
@@ -95,7 +106,8 @@ SCORE_EXTRA: Document = {
         {
             "name": "strict",
             "in": "query",
-            "description": "With `true`, one wrong record refuses the request; else it gets an error of its own.",
+            "description": "With `true`, one wrong record refuses the request; else it gets an error of its own. "
+            "Not with JSON lines, whose answer begins before they end.",
             "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
         },
     ],
@@ -117,7 +129,9 @@ def document(app: FastAPI, live: Live) -> Document:
     records = {_component(name): record_schema(scorer.schema) for name, scorer in scorers.items()}
     columns = {_component(name, "Columns"): columns_schema(scorer.schema) for name, scorer in scorers.items()}
     found["components"] = {"schemas": {ScoreAnswer.__name__: _score_answer(), **components, **records, **columns}}
-    found["paths"][SCORE_PATH]["post"]["requestBody"] = _score_body(scorers)
+    score = found["paths"][SCORE_PATH]["post"]
+    score["requestBody"] = _score_body(scorers)
+    score["responses"]["200"]["content"] |= _other_answers()
     for operation in _operations(found):
         # FastAPI's own form of a 422, for parameters that it would check; a path's name is any text.
         if MEDIA_TYPE not in operation["responses"].get("422", {}).get("content", {}):
@@ -132,8 +146,12 @@ def _operations(found: Document) -> list[Document]:
     return [operation for path in found["paths"].values() for operation in path.values()]
 
 
+def _result() -> Document:
+    return {"anyOf": [_ref(Result.__name__), _ref(FaultyResult.__name__)]}
+
+
 def _score_answer() -> Document:
-    result = {"anyOf": [_ref(Result.__name__), _ref(FaultyResult.__name__)]}
+    result = _result()
     of_field = {
         "model": _ref(Model.__name__),
         "decision": _ref(DecisionAnswer.__name__),
@@ -153,7 +171,35 @@ def _score_body(scorers: dict[str, Scorer]) -> Document:
     content: Document = {"schema": {"oneOf": [by_record, by_column]}}
     if scorers:
         content["examples"] = examples | columnar
-    return {"required": True, "content": {JSON: content}}
+    return {"required": True, "content": {JSON: content, **_other_bodies(scorers)}}
+
+
+def _other_bodies(scorers: dict[str, Scorer]) -> Document:
+    lines: Document = {"schema": _of_any(scorers, "Record"), "examples": _texts(scorers, _line)}
+    text: Document = {"schema": {"type": "string"}, "examples": _texts(scorers, _table)}
+    return {NDJSON: lines, CSV: text, ARROW: {"schema": {"type": "string", "contentMediaType": ARROW}}}
+
+
+def _other_answers() -> Document:
+    """What an answer looks like where `Accept` asks for it, or where JSON lines came."""
+    binary = {"type": "string", "contentMediaType": ARROW}
+    return _content(NDJSON, _result()) | _content(CSV, {"type": "string"}) | _content(ARROW, binary)
+
+
+def _texts(scorers: dict[str, Scorer], text_of: Callable[[Document], str]) -> Document:
+    return {name: {"value": text_of(example_record(scorer))} for name, scorer in scorers.items()}
+
+
+def _line(record: Document) -> str:
+    return msgspec.json.encode(record).decode() + "\n"
+
+
+def _table(record: Document) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    values = (str(value).lower() if isinstance(value, bool) else value for value in record.values())
+    rows.writerows([record, values])
+    return text.getvalue()
 
 
 def record_schema(schema: Schema) -> Document:

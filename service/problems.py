@@ -6,7 +6,15 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from nelbo.errors import BodyError, CalibrationError, NelboError, RecordError, StoreError, TooManyRecordsError
+from nelbo.errors import (
+    BodyError,
+    CalibrationError,
+    NelboError,
+    RecordError,
+    SchemaError,
+    StoreError,
+    TooManyRecordsError,
+)
 
 JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
@@ -16,6 +24,8 @@ Kind = Literal[
     "internal",
     "method-not-allowed",
     "model-not-ready",
+    "not-arrow",
+    "not-csv",
     "not-found",
     "not-json",
     "queue-full",
@@ -35,6 +45,8 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "internal": (500, "The service failed"),
     "method-not-allowed": (405, "The method is not allowed here"),
     "model-not-ready": (503, "The model is not ready"),
+    "not-arrow": (400, "The body is no Arrow IPC stream"),
+    "not-csv": (400, "The body is not CSV"),
     "not-found": (404, "There is nothing at this path"),
     "not-json": (400, "The body is not JSON"),
     "queue-full": (503, "Too many records wait"),
@@ -53,6 +65,7 @@ OF_ERROR: dict[type[NelboError], Kind] = {
     BodyError: "wrong-body",
     CalibrationError: "rate-not-carried",
     RecordError: "wrong-records",
+    SchemaError: "wrong-body",
     StoreError: "store-not-readable",
     TooManyRecordsError: "too-many-records",
 }

@@ -12,10 +12,11 @@ from nelbo.records import shown
 from nelbo.results import Explain
 from service.problems import Fault, ProblemError
 
+_WINDOW = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", re.ASCII)
 _EXPLAIN: tuple[Explain, ...] = get_args(Explain)
 _NUMBERS = ("rate", "confidence", "max_false_alarms", "records_per_s", "fdr")
-PARAMETERS = (*_NUMBERS, "per", "explain", "strict")
+PARAMETERS = (*_NUMBERS, "per", "window", "explain", "strict")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Query:
 
     Attributes:
         intent: what is wished of false alarms; empty for the bundle's own rate.
+        window: records of a stream that a false discovery rate holds for; None where none are named.
         explain: which records get contributions.
         strict: one wrong record refuses the request.
     """
@@ -31,6 +33,7 @@ class Query:
     intent: Intent = field(default_factory=Intent)
     explain: Explain = "flagged"
     strict: bool = False
+    window: int | None = None
 
 
 @lru_cache(maxsize=256)  # a client asks the same again and again
@@ -47,7 +50,9 @@ def parse_query(text: str) -> Query:
         if name in found:
             _refuse(name, "it once", "it several times")
         found[name] = value
-    return Query(_intent(found), _explain(found.get("explain")), _strict(found.get("strict")))
+    return Query(
+        _intent(found), _explain(found.get("explain")), _strict(found.get("strict")), _window(found.get("window"))
+    )
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -80,6 +85,45 @@ def _strict(text: str | None) -> bool:
     if text not in (None, "true", "false"):
         _refuse("strict", "true or false", shown(text))
     return text == "true"
+
+
+def _window(text: str | None) -> int | None:
+    if text is None:
+        return None
+    return int(text) if _WINDOW.fullmatch(text) else _refuse("window", "a whole number, at least 1", shown(text))
+
+
+def expect_of_whole(query: Query) -> None:
+    """Refuses what only a stream can be asked for.
+
+    Raises:
+        ProblemError: naming the parameter.
+    """
+    if query.window is not None:
+        _refuse("window", "it with JSON lines alone: any other body is one window", str(query.window))
+
+
+def expect_of_stream(query: Query, fdr: float | None, max_window: int) -> None:
+    """Refuses what a stream cannot be asked for: its answer begins before its records are known.
+
+    Args:
+        query: as it came.
+        fdr: the false discovery rate that holds, if one does.
+        max_window: the most records in a window.
+
+    Raises:
+        ProblemError: naming the parameter.
+    """
+    if query.strict:
+        _refuse("strict", "false with JSON lines, whose answer begins before the last record came", "true")
+    if fdr is not None and query.window is None:
+        _refuse(
+            "window", f"it with JSON lines: a false discovery rate of {fdr:g} holds in each so many records", "none"
+        )
+    if query.window is not None and fdr is None:
+        _refuse("window", "it beside a false discovery rate", "none")
+    if query.window is not None and query.window > max_window:
+        _refuse("window", f"at most {max_window} records", str(query.window))
 
 
 def _refuse(name: str, expected: str, found: str) -> NoReturn:

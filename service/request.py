@@ -14,6 +14,7 @@ class ScoreRequest(msgspec.Struct, frozen=True):
         content_type: the header, "" where there is none.
         content_encoding: the header, "" where there is none.
         query: without its question mark, not decoded.
+        accept: the header, "" where there is none.
     """
 
     name: str
@@ -21,3 +22,4 @@ class ScoreRequest(msgspec.Struct, frozen=True):
     content_type: str = JSON
     content_encoding: str = ""
     query: str = ""
+    accept: str = ""

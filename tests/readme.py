@@ -103,10 +103,13 @@ parser = argparse.ArgumentParser()
 parser.add_argument("url")
 parser.add_argument("-H", action="append", default=[])
 parser.add_argument("-d")
+parser.add_argument("--data-binary")
 asked = parser.parse_args()
 body = asked.d.encode() if asked.d else None
 if body and body[:1] == b"@":
     body = pathlib.Path(asked.d[1:]).read_bytes().replace(b"\\n", b"")
+if asked.data_binary:
+    body = pathlib.Path(asked.data_binary.removeprefix("@")).read_bytes()
 start = "http://127.0.0.1:8000/"
 assert asked.url.startswith(start), asked.url
 request = urllib.request.Request("http://127.0.0.1:{port}/" + asked.url[len(start):], body)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ def test_the_columns_get_the_answer_of_the_records(outcomes: list[Outcome]) -> N
     for result in by_record["results"]:
         result["id"] = None  # the columns in the page have no ids
     assert by_column == by_record
+
+
+def test_lines_and_csv_get_the_results_of_the_records(outcomes: list[Outcome]) -> None:
+    by_record, by_line, by_csv = (outcomes[at].output for at in (2, 4, 5))
+    assert [json.loads(line) for line in by_line.splitlines()] == json.loads(by_record)["results"]
+    # An id of CSV is text.
+    assert json.loads(re.sub(r'"UDI":"(\d+)"', r'"UDI":\1', by_csv)) == json.loads(by_record)
 
 
 def test_a_block_that_nothing_runs_is_refused() -> None:

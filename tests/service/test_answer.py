@@ -236,7 +236,7 @@ def test_a_false_discovery_rate_flags_by_what_else_is_in_the_request(live: Live)
         (
             "rat=1",
             "query parameter 'rat': expected one of rate, confidence, max_false_alarms, records_per_s, "
-            "fdr, per, explain, strict, got the name 'rat'",
+            "fdr, per, window, explain, strict, got the name 'rat'",
         ),
         ("rate=.1&rate=.1", "query parameter 'rate': expected it once, got it several times"),
         ("rate=1", "query parameter 'rate': expected a number, 0 ≤ rate < 1, got 1"),

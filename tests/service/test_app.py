@@ -170,10 +170,11 @@ def test_a_wrong_method_is_answered_with_the_right_ones(client: Client) -> None:
     assert (found.headers["allow"], found.json()["detail"]) == ("POST", "expected POST, got another method")
 
 
-def test_an_unread_media_type_is_answered_with_the_one_that_is_read(client: Client) -> None:
-    found = client.post(SCORE, content=ONE, headers={"content-type": "text/csv"})
-    assert found.headers["accept"] == "application/json"
-    assert found.json()["detail"] == "expected Content-Type application/json, in UTF-8, got 'text/csv'"
+def test_an_unread_media_type_is_answered_with_those_that_are_read(client: Client) -> None:
+    found = client.post(SCORE, content=ONE, headers={"content-type": "text/plain"})
+    forms = "application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream"
+    assert found.headers["accept"] == forms
+    assert found.json()["detail"] == f"expected Content-Type {forms}, text in UTF-8, got 'text/plain'"
 
 
 @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON", "application/json;"])

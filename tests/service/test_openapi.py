@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 from fastapi.openapi.models import OpenAPI
 
 from nelbo.schema import Column, Schema
+from service.forms import CSV, FORMS, NDJSON
 from service.openapi import record_schema
 from service.query import PARAMETERS
 from tests.service.conftest import Client, ClientFactory
@@ -67,6 +69,17 @@ def test_every_example_of_a_body_is_scored_without_an_error(client: Client) -> N
     assert sorted(examples) == ["pumps", "pumps-columns"]
     for example in examples.values():
         assert client.post("/v1/models/pumps/score?strict=true", json=example["value"]).status_code == 200
+
+
+def test_every_form_is_declared_and_its_example_is_scored_without_an_error(client: Client) -> None:
+    operation = client.get("/openapi.json").json()["paths"][SCORE]["post"]
+    declared = operation["requestBody"]["content"]
+    assert set(declared) == set(operation["responses"]["200"]["content"]) == set(FORMS)
+    for form in (CSV, NDJSON):
+        text = declared[form]["examples"]["pumps"]["value"]
+        options = {"content": text.encode(), "headers": {"content-type": form, "accept": NDJSON}}
+        (line,) = client.post("/v1/models/pumps/score", **options).text.splitlines()
+        assert "error" not in json.loads(line)
 
 
 def test_scoring_declares_its_query_and_its_problems(client: Client) -> None:

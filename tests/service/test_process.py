@@ -68,6 +68,25 @@ def test_the_process_answers_and_leaves_with_0_when_it_is_told_to(stop: signal.S
     assert (process.returncode, events) == (0, ["model loaded", "stopped"])
 
 
+def test_a_line_is_answered_over_a_socket_before_the_next_one_is_sent(start: Start) -> None:
+    _, port = start()
+    ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})
+    line = json.dumps(odd_record()).encode() + b"\n"
+    head = b"POST /v1/models/pumps/score?explain=none HTTP/1.1\r\nhost: pumps\r\ncontent-type: application/x-ndjson\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection, connection.makefile("rb") as answer:
+        connection.sendall(head + b"expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert answer.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert (answer.readline(), answer.readline()) == (b"\r\n", b"HTTP/1.1 200 OK\r\n")
+        while answer.readline() != b"\r\n":
+            pass
+        for index in range(3):
+            connection.sendall(b"%x\r\n%b\r\n" % (len(line), line))
+            chunk = answer.read(int(answer.readline(), 16) + 2)
+            assert json.loads(chunk)["index"] == index
+        connection.sendall(b"0\r\n\r\n")
+        assert answer.readline() == b"0\r\n"
+
+
 def test_the_process_holds_nothing_that_only_training_needs(start: Start) -> None:
     process, port = start()
     ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})
