@@ -121,8 +121,9 @@ bench-mixed-traffic: $(VENV)/.dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# With pyarrow, so that CSV and Arrow bodies are read: the image leaves it out, being half as large without.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[service]'
+	$(PIP) -e '.[service]' pyarrow
 	touch $@
 
 $(VENV)/.training: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -186,7 +186,9 @@ class Metrics(Collector):
                 for label in self._fields(model):
                     family.add_metric([model, label], values[label])
             p_values.add_metric([model], *counts.p_values.samples())
-        batch_records = HistogramMetricFamily("nelbo_batch_records", "Records a scoring request.")
+        batch_records = HistogramMetricFamily(
+            "nelbo_batch_records", "Records a scoring request, or a batch of a stream."
+        )
         batch_records.add_metric([], *self._batch_records.samples())
         yield from (scored, errors, missing, unseen, p_values, batch_records)
 
