@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 # What a killed run does again, and the least that a second process gets. Chosen: some seconds of work.
 _BYTES = 8 << 20
 # Of Parquet, records: to reach a part within a row group, what lies before it is decoded and thrown away. At the usual
-# million records a row group that is 4 times a part on average, a twentieth of what scoring costs.
+# million records a row group that is 4 times a part on average, a hundredth of what scoring costs.
 _RECORDS = 1 << 17
 
 
