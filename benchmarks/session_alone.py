@@ -45,7 +45,7 @@ def seconds_a_record(graph: bytes, records: NDArray[np.float64]) -> float:
     start_s = time.process_time()
     for feed in feeds:
         session.run(_OUTPUTS, feed)
-    return (time.process_time() - start_s) / n
+    return float(time.process_time() - start_s) / n
 
 
 if __name__ == "__main__":

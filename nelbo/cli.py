@@ -230,6 +230,8 @@ def _outputs(tables: Sequence[Path], output: Path | None) -> list[Path]:
         if len(tables) > 1:
             raise TableError(f"expected -o FOLDER for the results of {len(tables)} tables, got none")
         return [output] if output else []
+    if output.is_file():
+        raise TableError(f"{output}: expected a folder for the results of {len(tables)} tables, got a file")
     output.mkdir(parents=True, exist_ok=True)
     found: dict[Path, Path] = {}
     for table in tables:

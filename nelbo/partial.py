@@ -108,6 +108,7 @@ class Partial:
             try:
                 fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
+                self._journal.close()
                 raise TableError(f"{output}: another process is writing it") from error
             for left in self.folder.glob("part-*"):
                 left.unlink()

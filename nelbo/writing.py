@@ -120,9 +120,9 @@ def _parquet(file: IO[bytes], scorer: Scorer, explain: Explain) -> Iterator[Writ
                 flush()
 
         def flush() -> None:
-            if waiting:
+            if any(table.num_rows for table in waiting):  # a row group of no records is one that readers stumble on
                 writer.write_table(pa.concat_tables(waiting))
-                waiting.clear()
+            waiting.clear()
 
         yield write
         flush()
