@@ -1,6 +1,6 @@
 """What `nelbo score` takes for a file of 30 numbers a record, beside onnxruntime alone on the same batches.
 
-python -m benchmarks.score_files [--rows 10000000] [--text-rows 1000000] [--spread-rows 300000]
+python -m benchmarks.score_files [--rows 10000000] [--text-rows 1000000] [--spread-rows 300000] [--only MEASURE]
 
 The processor's time counts, of one core. The command is halted again and again, and meanwhile the bare session runs on
 the same core, over records of the same file: so both meet the same machine.
@@ -105,7 +105,7 @@ def _nelbo() -> list[str]:
 def scored(
     path: Path, suffix: str, *options: str, core: int | None, round_s: float | None = None, n_rows: int = 0
 ) -> Run:
-    """A run of `nelbo score`, on one core or on all; halted each `round_s` for the bare session."""
+    """A run of `nelbo score`, on one core or on all; halted after each `round_s` of processor's time for the bare session."""
     output = _BUILD / f"out{suffix}"
     command = [*_nelbo(), "score", str(bundle()), str(path), "-o", str(output), *options]
     pinned = [] if core is None else ["taskset", "-c", str(core)]
@@ -115,9 +115,9 @@ def scored(
     alone: list[float] = []
     halted_s = 0.0
     while round_s is not None and len(alone) < _N_ROUNDS:
-        time.sleep(round_s)
-        if process.poll() is not None:
-            raise RuntimeError(f"{path} was scored before round {len(alone) + 1} of the bare session")
+        while _cpu_s(process.pid) < (1 + len(alone)) * round_s:
+            time.sleep(0.05)
+            assert process.poll() is None, f"{path} was scored before round {len(alone) + 1} of the bare session"
         process.send_signal(signal.SIGSTOP)
         before = time.perf_counter()
         alone.append(_alone(path, (len(alone) * n_rows) // _N_ROUNDS, core))
@@ -130,6 +130,12 @@ def scored(
     return Run(used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss * 1024 / 1e9, alone)
 
 
+def _cpu_s(pid: int) -> float:
+    """Seconds that a process has taken so far."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def _alone(path: Path, first: int, core: int | None) -> float:
     """Microseconds a record of the bare session, on a core."""
     command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.session_alone"]
@@ -140,8 +146,8 @@ def _alone(path: Path, first: int, core: int | None) -> float:
 
 def against_alone(path: Path, n_rows: int, core: int, *options: str) -> dict[str, object]:
     """The command over a table beside the bare session."""
-    # A guess of how long it takes, for rounds all through it: 40 µs a record, twice that where records are explained.
-    round_s = n_rows * (25e-6 if options else 50e-6) / (_N_ROUNDS + 1)
+    # For rounds all through it, a guess of how long it takes: three times as long where records are explained.
+    round_s = n_rows * (20e-6 if options else 60e-6) / (_N_ROUNDS + 1)
     run = scored(path, ".parquet", "--jobs", "1", *options, core=core, round_s=round_s, n_rows=n_rows)
     ours, alone = run.cpu_s / n_rows * 1e6, statistics.median(run.alone_us)
     return {
