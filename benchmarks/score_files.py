@@ -105,7 +105,7 @@ def _nelbo() -> list[str]:
 def scored(
     path: Path, suffix: str, *options: str, core: int | None, round_s: float | None = None, n_rows: int = 0
 ) -> Run:
-    """A run of `nelbo score`, on one core or on all; halted after each `round_s` of processor's time for the bare session."""
+    """A run of `nelbo score`, on one core or on all; halted after each `round_s` of its own for the bare session."""
     output = _BUILD / f"out{suffix}"
     command = [*_nelbo(), "score", str(bundle()), str(path), "-o", str(output), *options]
     pinned = [] if core is None else ["taskset", "-c", str(core)]

@@ -33,7 +33,7 @@ def seconds_a_record(graph: bytes, records: NDArray[np.float64]) -> float:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = {node.name for node in session.get_inputs()}
-    n, n_fields = records.shape
+    n, n_fields = len(records), records.shape[1]
     feeds = []
     for start in range(0, n, CHUNK):
         rows = records[start : start + CHUNK]
@@ -45,7 +45,7 @@ def seconds_a_record(graph: bytes, records: NDArray[np.float64]) -> float:
     start_s = time.process_time()
     for feed in feeds:
         session.run(_OUTPUTS, feed)
-    return float(time.process_time() - start_s) / n
+    return (time.process_time() - start_s) / n
 
 
 if __name__ == "__main__":

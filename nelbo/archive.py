@@ -28,7 +28,7 @@ from nelbo.partial import Identity, Partial, Tally, finished, stamp, tally_of
 from nelbo.parts import Part
 from nelbo.results import Explain
 from nelbo.scoring import Scored, Scorer
-from nelbo.tables import NdjsonTable, Table, check_columns, open_table, read_batches
+from nelbo.tables import NdjsonTable, Table, check_columns, read_batches
 from nelbo.writing import format_of, lines
 
 _BATCH = 8192  # records that are scored at once: some MB. Chosen
@@ -92,28 +92,28 @@ class Worker:
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
 
-    def scored(self, path: Path, part: Part, order: Order) -> Iterator[Scored]:
+    def scored(self, table: Table, part: Part, order: Order) -> Iterator[Scored]:
         """The records of a part, scored batch by batch, or window by window."""
         window, fdr = order.wish.window, order.wish.intent.fdr
-        for batch in read_batches(open_table(path), self.scorer.decoder, window or _BATCH, part=part):
+        for batch in read_batches(table, self.scorer.decoder, window or _BATCH, part=part):
             if window is None or fdr is None:
                 yield self.scorer.score(batch, order.decision)
             else:
                 yield self.scorer.discover(batch, fdr)
 
-    def count(self, path: Path, part: Part, order: Order) -> Counts:
+    def count(self, table: Table, part: Part, order: Order) -> Counts:
         """How many of its records have each rank."""
         counts: Counts = {}
-        for scored in self.scored(path, part, order):
+        for scored in self.scored(table, part, order):
             judges = scored.decision.judges(scored.segments)
             counts = added(counts, self.scorer.decider.count_ranks(scored.statistics["score"], judges))
         return counts
 
-    def write(self, path: Path, part: Part, order: Order, output: IO[bytes], open_: Any = lines) -> Tally:
+    def write(self, table: Table, part: Part, order: Order, output: IO[bytes], open_: Any = lines) -> Tally:
         """Writes the results of a part.
 
         Args:
-            path: of the table.
+            table: to read.
             part: of it.
             order: how to score it.
             output: where to.
@@ -121,18 +121,18 @@ class Worker:
         """
         tally = Tally()
         with open_(output, self.scorer, order.wish.explain) as put:
-            for scored in self.scored(path, part, order):
+            for scored in self.scored(table, part, order):
                 put(scored)
                 tally += tally_of(scored)
         # Where the parts of a file do not meet, records would be lost or scored twice.
         if part.n_records not in (None, tally.n):
-            raise AssertionError(f"{path}: expected {part.n_records} records from {part.first} on, got {tally.n}")
+            raise AssertionError(f"{table.path}: expected {part.n_records} records from {part.first} on, got {tally.n}")
         return tally
 
-    def write_file(self, path: Path, part: Part, order: Order, output: Path) -> Tally:
+    def write_file(self, table: Table, part: Part, order: Order, output: Path) -> Tally:
         """Writes the results of a part to a file of its own, in the format of the folder's output."""
         with output.open("wb") as file:
-            return self.write(path, part, order, file, format_of(output).part)
+            return self.write(table, part, order, file, format_of(output).part)
 
 
 class Crew:
@@ -268,14 +268,12 @@ def score_to(
     parts = parts_of(table, order)
     if crew.n_jobs == 1:
         for part in parts:
-            found = crew.worker.write(table.path, part, order, output)
+            found = crew.worker.write(table, part, order, output)
             watcher.report(table, part.fraction, found.n)
             tally += found
         return tally, order.decision
     with TemporaryDirectory(prefix="nelbo-") as folder:
-        asked = (
-            ((part, spool), (table.path, part, order, spool)) for part, spool in _spooled(parts, folder, ".ndjson")
-        )
+        asked = (((part, spool), (table, part, order, spool)) for part, spool in _spooled(parts, folder, ".ndjson"))
         for (part, spool), found_ in crew.in_order(Worker.write_file, asked):
             with spool.open("rb") as written:
                 copyfileobj(written, output)
@@ -294,7 +292,7 @@ def order_of(crew: Crew, table: Table, wish: Wish, watcher: Watcher) -> Order:
         return Order(wish, None)
     counts: Counts = {}
     before = Order(wish, decider.decide())
-    asked = ((part, (table.path, part, before)) for part in parts_of(table, before))
+    asked = ((part, (table, part, before)) for part in parts_of(table, before))
     for part, found in crew.in_order(Worker.count, asked):
         counts = added(counts, found or {})
         watcher.report(table, part.fraction, 0)
@@ -361,7 +359,7 @@ def _asked(
             watcher.say(f"{file.output}: goes on after {partial.tally.n:,} records of an earlier run")
         missing = islice(parts_of(file.table, order), partial.n_parts, None)
         for part, spool in _spooled(missing, partial.folder, file.output.suffix):
-            yield (file, partial, part, spool), (file.table.path, part, order, spool)
+            yield (file, partial, part, spool), (file.table, part, order, spool)
         yield (file, partial, None, partial.folder), None
 
 

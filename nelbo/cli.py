@@ -324,7 +324,7 @@ class _Meter:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def lap(self) -> tuple[float, int]:
         """Seconds, and records that were scored, since the last one."""

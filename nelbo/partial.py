@@ -4,9 +4,9 @@ Beside `scores.parquet` there is a folder `.scores.parquet.partial` until it is 
 and a journal: what is being scored, and a line for each part.
 """
 
-import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,9 @@ from nelbo.errors import TableError
 from nelbo.schema import Schema
 from nelbo.scoring import Scored
 from nelbo.writing import Format
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -105,11 +108,9 @@ class Partial:
         with _naming(output):
             self.folder.mkdir(exist_ok=True)
             self._journal = (self.folder / "journal").open("a+b")
-            try:
-                fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not _is_locked(self._journal):
                 self._journal.close()
-                raise TableError(f"{output}: another process is writing it") from error
+                raise TableError(f"{output}: another process is writing it")
             for left in self.folder.glob("part-*"):
                 left.unlink()
             self.anew, steps = _read(self._journal, identity)
@@ -193,6 +194,16 @@ def _read(journal: IO[bytes], identity: Identity) -> tuple[str | None, list[_Ste
     if earlier.table != identity.table:
         return "the table has changed", []
     return ("it was by another bundle" if earlier.bundle != identity.bundle else "it had other options"), []
+
+
+def _is_locked(file: IO[bytes]) -> bool:
+    """Whether this process has a file to itself now, until it closes it."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _on_disk(file: IO[bytes]) -> None:

@@ -141,7 +141,10 @@ def _append_parquet(file: IO[bytes], part: IO[bytes]) -> bytes:
 
 def _copy(source: IO[bytes], target: IO[bytes], n_bytes: int) -> None:
     while n_bytes:
-        n_bytes -= target.write(source.read(min(n_bytes, 1 << 20)))
+        read = source.read(min(n_bytes, 1 << 20))
+        if not read:
+            raise EOFError("a part of the results is shorter than it was written")
+        n_bytes -= target.write(read)
 
 
 def _parquet_tail(footers: Sequence[bytes]) -> bytes:
