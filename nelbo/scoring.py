@@ -288,7 +288,9 @@ def combine(
     combination: Combination, outputs: Outputs, missing: NDArray[np.bool_], unseen: NDArray[np.bool_]
 ) -> tuple[dict[StatisticName, Scores], NDArray[np.float64], Scores]:
     """The three statistics, the contributions and the KL of each record, in float64."""
-    contributions = np.where(missing, combination.typical_contributions, outputs.contributions)
+    contributions = outputs.contributions
+    if missing.any():
+        contributions = np.where(missing, combination.typical_contributions, contributions)
     kl = outputs.kl.sum(axis=1)
     reconstruction_error = contributions.sum(axis=1)
     statistics: dict[StatisticName, Scores] = {
@@ -309,6 +311,8 @@ def novelty(contributions: NDArray[np.float64], unseen: NDArray[np.bool_]) -> Sc
         contributions: shape (n, n_fields), nats.
         unseen: shape (n, n_fields).
     """
+    if not unseen.any():  # as in most batches
+        return np.zeros(len(unseen))
     found: Scores = np.where(unseen, contributions, 0.0).sum(axis=1)
     return found
 
