@@ -29,7 +29,7 @@ from nelbo.parts import Part
 from nelbo.results import Explain
 from nelbo.scoring import Scored, Scorer
 from nelbo.tables import NdjsonTable, Table, check_columns, read_batches
-from nelbo.writing import format_of, lines
+from nelbo.writing import Opener, format_of, lines
 
 _BATCH = 8192  # records that are scored at once: some MB. Chosen
 _AHEAD = 2  # parts a process that may wait for an earlier one; chosen
@@ -109,7 +109,7 @@ class Worker:
             counts = added(counts, self.scorer.decider.count_ranks(scored.statistics["score"], judges))
         return counts
 
-    def write(self, table: Table, part: Part, order: Order, output: IO[bytes], open_: Any = lines) -> Tally:
+    def write(self, table: Table, part: Part, order: Order, output: IO[bytes], opened: Opener = lines) -> Tally:
         """Writes the results of a part.
 
         Args:
@@ -117,10 +117,10 @@ class Worker:
             part: of it.
             order: how to score it.
             output: where to.
-            open_: of the output's format.
+            opened: of the output's format.
         """
         tally = Tally()
-        with open_(output, self.scorer, order.wish.explain) as put:
+        with opened(output, self.scorer, order.wish.explain) as put:
             for scored in self.scored(table, part, order):
                 put(scored)
                 tally += tally_of(scored)

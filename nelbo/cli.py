@@ -17,7 +17,7 @@ from nelbo.errors import BundleError, NelboError
 from nelbo.store import find_bundle
 
 if TYPE_CHECKING:
-    from nelbo.archive import Wish
+    from nelbo.archive import Crew, Wish
     from nelbo.decision import Decision
     from nelbo.intent import Intent
     from nelbo.partial import Tally
@@ -186,7 +186,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score the records of files. A run that was killed goes on where it stopped when it is started again."""
-    from nelbo.archive import Crew, Wish, check, score_tables, score_to
+    from nelbo.archive import Crew, Wish, check
     from nelbo.cores import n_cores
     from nelbo.intent import Intent, intent_of
     from nelbo.tables import open_table
@@ -206,20 +206,37 @@ def score(
     opened, outputs = [open_table(table) for table in tables], _outputs(tables, output)
     for table in opened:
         check(scorer, table)
+    n_faulty = 0
     with _Meter(opened) as meter, Crew(scorer, jobs or n_cores()) as crew:
-        if output is None:
-            tally, decision = score_to(crew, opened[0], sys.stdout.buffer, wish, meter)
-            n_faulty = _say_scored(scorer, meter, wish, None, tally, decision)
-        else:
-            n_faulty = 0
-            many = outputs != [output]
-            for to, tally, decision in score_tables(crew, opened, outputs, wish, meter, is_remembered=many):
-                if as_json:
-                    named = {"output": str(to)} if many else {}
-                    typer.echo(json.dumps(named | _summary(scorer, tally, decision, wish)))
-                n_faulty += _say_scored(scorer, meter, wish, to, tally, decision, is_short=as_json)
+        for to, tally, decision in _all_scored(crew, opened, outputs, wish, meter, is_remembered=outputs != [output]):
+            n_faulty += tally.n_faulty
+            if as_json and to is not None:
+                named = {} if to == output else {"output": str(to)}
+                typer.echo(json.dumps(named | _summary(scorer, tally, decision, wish)))
+            else:
+                end = f"; wrote {to}" if to else ""
+                meter.say(f"{tally.n} records in {meter.lap()}: {_counted(tally, decision, wish)}{end}")
+            if intent.fdr is not None and tally.n_flagged == 0:
+                meter.say(_too_few_for(intent.fdr, scorer.decider.n, window or tally.n))
     if n_faulty:
         raise typer.Exit(FINDING)
+
+
+def _all_scored(
+    crew: "Crew",
+    tables: "Sequence[Table]",
+    outputs: Sequence[Path],
+    wish: "Wish",
+    meter: "_Meter",
+    *,
+    is_remembered: bool,
+) -> Iterator[tuple[Path | None, "Tally", "Decision | None"]]:
+    from nelbo.archive import score_tables, score_to
+
+    if outputs:
+        yield from score_tables(crew, tables, outputs, wish, meter, is_remembered=is_remembered)
+    else:
+        yield None, *score_to(crew, tables[0], sys.stdout.buffer, wish, meter)
 
 
 def _outputs(tables: Sequence[Path], output: Path | None) -> list[Path]:
@@ -245,27 +262,9 @@ def _outputs(tables: Sequence[Path], output: Path | None) -> list[Path]:
     return list(found)
 
 
-def _say_scored(
-    scorer: "Scorer",
-    meter: "_Meter",
-    wish: "Wish",
-    to: Path | None,
-    tally: "Tally",
-    decision: "Decision | None",
-    *,
-    is_short: bool = False,
-) -> int:
-    """Counts of a file for a person to read; how many records of it could not be scored."""
-    seconds, n = meter.lap()
-    if not is_short:
-        meter.say(
-            f"{tally.n} records in {seconds:.1f} s ({n / max(seconds, 1e-9):,.0f}/s): "
-            f"{tally.n_flagged} flagged {_by_which(decision, wish.intent, wish.window)}, "
-            f"{tally.n_faulty} could not be scored" + (f"; wrote {to}" if to else "")
-        )
-    if wish.intent.fdr is not None and tally.n_flagged == 0:
-        meter.say(_too_few_for(wish.intent.fdr, scorer.decider.n, wish.window or tally.n))
-    return tally.n_faulty
+def _counted(tally: "Tally", decision: "Decision | None", wish: "Wish") -> str:
+    by_which = _by_which(decision, wish.intent, wish.window)
+    return f"{tally.n_flagged} flagged {by_which}, {tally.n_faulty} could not be scored"
 
 
 def _summary(scorer: "Scorer", tally: "Tally", decision: "Decision | None", wish: "Wish") -> dict[str, Any]:
@@ -326,12 +325,12 @@ class _Meter:
         """A line above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-    def lap(self) -> tuple[float, int]:
-        """Seconds, and records that were scored, since the last one."""
+    def lap(self) -> str:
+        """Time since the last one, and how fast records were scored meanwhile."""
         now = time.perf_counter()
-        found = now - self._lap, self._n - self._n_at_lap
+        seconds, n = now - self._lap, self._n - self._n_at_lap
         self._lap, self._n_at_lap = now, self._n
-        return found
+        return f"{seconds:.1f} s ({n / max(seconds, 1e-9):,.0f}/s)"
 
 
 def _refuse_window(window: int | None, intent: "Intent") -> None:

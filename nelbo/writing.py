@@ -46,6 +46,7 @@ _SCHEMA = pa.schema(
 )
 
 Writer = Callable[[Scored], None]  # takes scored batches, one after the other
+Opener = Callable[[IO[bytes], Scorer, Explain], AbstractContextManager[Writer]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Format:
     """
 
     head: Callable[[Schema], bytes]
-    part: Callable[[IO[bytes], Scorer, Explain], AbstractContextManager[Writer]]
+    part: Opener
     append: Callable[[IO[bytes], IO[bytes]], bytes]
     tail: Callable[[Sequence[bytes]], bytes]
 
