@@ -9,6 +9,7 @@ the same core, over records of the same file: so both meet the same machine.
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -113,21 +114,27 @@ def scored(
     start = time.perf_counter()
     process = subprocess.Popen([*pinned, *command], stderr=subprocess.DEVNULL)
     alone: list[float] = []
-    halted_s = 0.0
-    while round_s is not None and len(alone) < _N_ROUNDS:
-        while _cpu_s(process.pid) < (1 + len(alone)) * round_s:
-            time.sleep(0.05)
-            assert process.poll() is None, f"{path} was scored before round {len(alone) + 1} of the bare session"
-        process.send_signal(signal.SIGSTOP)
-        before = time.perf_counter()
-        alone.append(_alone(path, (len(alone) * n_rows) // _N_ROUNDS, core))
-        halted_s += time.perf_counter() - before
-        process.send_signal(signal.SIGCONT)
+    halted_s, peak_gb = 0.0, 0.0
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.05)
+        peak_gb = max(peak_gb, _peak_gb(process.pid))
+        if round_s is not None and len(alone) < _N_ROUNDS and _cpu_s(process.pid) > (1 + len(alone)) * round_s:
+            process.send_signal(signal.SIGSTOP)
+            before = time.perf_counter()
+            alone.append(_alone(path, (len(alone) * n_rows) // _N_ROUNDS, core))
+            halted_s += time.perf_counter() - before
+            process.send_signal(signal.SIGCONT)
     _, status, used = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - start - halted_s
     assert status == 0, f"nelbo score ended with {status}"
     output.unlink()
-    return Run(used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss * 1024 / 1e9, alone)
+    return Run(used.ru_utime + used.ru_stime, wall_s, peak_gb, alone)
+
+
+def _peak_gb(pid: int) -> float:
+    """Memory that a process has had at most; what the kernel counts of its children would include ours before exec."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 / 1e9 if found else 0.0  # nothing of one that is ending
 
 
 def _cpu_s(pid: int) -> float:
