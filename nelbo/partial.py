@@ -183,7 +183,8 @@ def _done_of(output: Path) -> Path:
 def _read(journal: IO[bytes], identity: Identity) -> tuple[str | None, list[_Step]]:
     """The steps of an earlier run; or why they are of no use."""
     journal.seek(0)
-    lines = journal.read().split(b"\n")[:-1]  # a line without an end was not written to its end
+    lines = journal.read().split(b"\n")
+    journal.truncate(journal.tell() - len(lines.pop()))  # a line without an end was not written to its end
     try:
         earlier = msgspec.json.decode(lines[0], type=Identity)
         steps = [msgspec.json.decode(line, type=_Step) for line in lines[1:]]

@@ -195,6 +195,20 @@ def test_whatever_a_crash_leaves_each_record_is_there_once(
     assert names(tmp_path) == ["out.csv", "t.csv"]
 
 
+def test_torn_line_of_a_journal_costs_one_part_whoever_resumes(
+    run: Run, stopped: tuple[Path, Path], models: Path, tmp_path: Path
+) -> None:
+    """A line that was torn once does not spoil those that later runs write."""
+    table, output = stopped
+    journal = tmp_path / ".out.csv.partial" / "journal"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    n_lines = journal.read_bytes().count(b"\n")
+    killed(n_lines + 1, "pumps", table, "-o", output, "--jobs", 1, "--models", models)
+    (code, _, err), n = run("pumps", table, "-o", output), len(pa_csv.read_csv(output))
+    assert (code, n) == (0, N)
+    assert "goes on after" in err
+
+
 def test_failure_keeps_what_is_done_and_the_output_that_was(
     run: Run, models: Path, tables: Path, tmp_path: Path
 ) -> None:
