@@ -287,11 +287,11 @@ class _Search:
             first_found = np.array([self.order[i][0] if self.order[i] else -1 for i in copies.tolist()])
             scores = np.where(one == first_found, self.beside_first[copies, other], np.nan)
             scores = np.where(other == first_found, self.beside_first[copies, one], scores)
+            scores[(hidden & self.scored.missing[self.rows[copies]]).any(axis=1)] = np.inf
             rest = np.flatnonzero(np.isnan(scores))
             scores[rest], _ = _without(
                 self.scorer, self.combination, self.scored, self.rows[copies[rest]], hidden[rest]
             )
-            scores[(hidden & self.scored.missing[self.rows[copies]]).any(axis=1)] = np.inf
             best = scores.reshape(-1, first.size).argmin(axis=1) + np.arange(len(at[part])) * first.size
             self.pairs[at[part]] = hidden[best] & np.isfinite(scores[best])[:, None]
         found = self.look(at, self.pairs[at])
