@@ -284,6 +284,7 @@ class _Search:
             one, other = (self.paired[at[part]][:, chosen].ravel() for chosen in (first, second))
             hidden = np.zeros((copies.size, self.hidden.shape[1]), dtype=np.bool_)
             hidden[np.arange(copies.size), one] = hidden[np.arange(copies.size), other] = True
+            # Beside the first field found, each other one has been looked at.
             first_found = np.array([self.order[i][0] if self.order[i] else -1 for i in copies.tolist()])
             scores = np.where(one == first_found, self.beside_first[copies, other], np.nan)
             scores = np.where(other == first_found, self.beside_first[copies, one], scores)
