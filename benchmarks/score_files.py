@@ -26,6 +26,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from benchmarks.fit_cost import correlated_table
+from benchmarks.machine import machine
 from benchmarks.report import RESULTS, markdown_table, write_report
 
 _BUILD = Path("build/score_files")
@@ -218,7 +219,7 @@ def main() -> None:
     found = json.loads(kept.read_text()) if kept.exists() and options.only else {}
     found = {name: found[name] for name in measures if name in found}
     for name in [options.only] if options.only else measures:
-        found[name] = measures[name]()
+        found[name] = measures[name]() | {"revision": machine()["revision"]}
         print(name, found[name], flush=True)
         write_report("score_files", "`nelbo score` over files", "make bench-score-files", found, _page(found))
 
