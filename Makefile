@@ -18,7 +18,7 @@ BUNDLES ?= build/bundles
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -117,6 +117,10 @@ bench-start: $(VENV)/.dev
 
 bench-mixed-traffic: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.mixed_traffic
+
+# Ten million records of 30 numbers as a file, made under build/: half an hour of one core, and 3 GB of disk.
+bench-score-files: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.score_files
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

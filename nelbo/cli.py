@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +17,12 @@ from nelbo.errors import BundleError, NelboError
 from nelbo.store import find_bundle
 
 if TYPE_CHECKING:
+    from nelbo.archive import Crew, Wish
     from nelbo.decision import Decision
     from nelbo.intent import Intent
+    from nelbo.partial import Tally
     from nelbo.scoring import Scored, Scorer
+    from nelbo.tables import Table
     from nelbo.verdict import Verdict
 
 # Exit codes: 0 fine, 1 a finding, 2 usage or input, 3 our own mistake.
@@ -46,6 +49,7 @@ _BROUGHT_BY = {
 
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")]
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet or NDJSON; a record a row.")]
+TablePaths = Annotated[list[Path], typer.Argument(metavar="TABLE...", help="CSV, Parquet or NDJSON; a record a row.")]
 Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
 Rate = Annotated[float | None, typer.Option(help="False-alarm rate; the bundle's own if not given.")]
 Confidence = Annotated[float | None, typer.Option(help="Keep the true rate below the rate with this probability.")]
@@ -60,9 +64,22 @@ Window = Annotated[
     typer.Option(min=1, max=1_000_000, help="Hold --fdr in each so many records, not in the whole file: for a stream."),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help=".ndjson, .csv or .parquet; JSON lines to stdout if not given.")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help=".ndjson, .csv or .parquet; JSON lines to stdout if not given. A folder for several tables.",
+    ),
 ]
-Explained = Annotated[bool, typer.Option("--explain", help="Contributions of every record, not only of flagged ones.")]
+Explained = Annotated[
+    bool | None,
+    typer.Option(
+        "--explain/--no-explain", help="Every record, or none, instead of the flagged ones.", show_default=False
+    ),
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Processes; as many as there are cores if not given.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -154,7 +171,7 @@ def verify(bundle: BundleName, models: Models = Path("models"), as_json: AsJson 
 
 def score(
     bundle: BundleName,
-    table: TablePath,
+    tables: TablePaths,
     output: Output = None,
     rate: Rate = None,
     confidence: Confidence = None,
@@ -163,16 +180,16 @@ def score(
     records_per_s: RecordsPerS = None,
     fdr: Fdr = None,
     window: Window = None,
-    explain: Explained = False,
+    explain: Explained = None,
+    jobs: Jobs = None,
     models: Models = Path("models"),
     as_json: AsJson = False,
 ) -> None:
-    """Score the records of a file."""
-    import msgspec
-
+    """Score the records of files. A run that was killed goes on where it stopped when it is started again."""
+    from nelbo.archive import Crew, Wish, check
     from nelbo.intent import Intent, intent_of
-    from nelbo.results import decision_answer
-    from nelbo.writing import writer
+    from nelbo.resources import read_resources
+    from nelbo.tables import open_table
 
     intent = intent_of(
         rate=rate,
@@ -185,39 +202,135 @@ def score(
     scorer = _scorer(bundle, models)
     intent = scorer.decider.intent if intent == Intent() else intent
     _refuse_window(window, intent)
-    decision = None if window else _decided(scorer, table, intent)
-    counts = {"n": 0, "n_flagged": 0, "n_faulty": 0}
-    segments: set[int] = set()
-    start = time.perf_counter()
-    with writer(output, sys.stdout.buffer, scorer, "all" if explain else "flagged") as write:
-        for scored in _scored(scorer, table, decision, window=window, fdr=intent.fdr):
-            write(scored)
-            counts["n"] += scored.batch.n_records
-            counts["n_flagged"] += int(scored.flagged.sum())
-            counts["n_faulty"] += len(scored.batch.errors)
-            segments.update(scored.segments.tolist())
-    seconds = time.perf_counter() - start
-    summary = {
+    wish = Wish(intent, window, "flagged" if explain is None else "all" if explain else "none")
+    opened, outputs = [open_table(table) for table in tables], _outputs(tables, output)
+    for table in opened:
+        check(scorer, table)
+    n_faulty = 0
+    with _Meter(opened) as meter, Crew(scorer, jobs or read_resources().whole_processors) as crew:
+        for to, tally, decision in _all_scored(crew, opened, outputs, wish, meter, is_remembered=outputs != [output]):
+            n_faulty += tally.n_faulty
+            if as_json and to is not None:
+                named = {} if to == output else {"output": str(to)}
+                typer.echo(json.dumps(named | _summary(scorer, tally, decision, wish)))
+            else:
+                end = f"; wrote {to}" if to else ""
+                meter.say(f"{tally.n} records in {meter.lap()}: {_counted(tally, decision, wish)}{end}")
+            if intent.fdr is not None and tally.n_flagged == 0:
+                meter.say(_too_few_for(intent.fdr, scorer.decider.n, window or tally.n))
+    if n_faulty:
+        raise typer.Exit(FINDING)
+
+
+def _all_scored(
+    crew: "Crew",
+    tables: "Sequence[Table]",
+    outputs: Sequence[Path],
+    wish: "Wish",
+    meter: "_Meter",
+    *,
+    is_remembered: bool,
+) -> Iterator[tuple[Path | None, "Tally", "Decision | None"]]:
+    from nelbo.archive import score_tables, score_to
+
+    if outputs:
+        yield from score_tables(crew, tables, outputs, wish, meter, is_remembered=is_remembered)
+    else:
+        yield None, *score_to(crew, tables[0], sys.stdout.buffer, wish, meter)
+
+
+def _outputs(tables: Sequence[Path], output: Path | None) -> list[Path]:
+    """The file for each table's results: the one named, or one in the folder named, in the table's own format."""
+    from nelbo.errors import TableError
+
+    if output is None or (len(tables) == 1 and not output.is_dir()):
+        if len(tables) > 1:
+            raise TableError(f"expected -o FOLDER for the results of {len(tables)} tables, got none")
+        return [output] if output else []
+    if output.is_file():
+        raise TableError(f"{output}: expected a folder for the results of {len(tables)} tables, got a file")
+    output.mkdir(parents=True, exist_ok=True)
+    found: dict[Path, Path] = {}
+    for table in tables:
+        suffix = table.suffix.lower()
+        to = output / (table.stem + (".csv" if suffix == ".tsv" else suffix))
+        if to in found:
+            raise TableError(f"{table}: its results would have the same name as those of {found[to]}, {to}")
+        if to.resolve() == table.resolve():
+            raise TableError(f"{table}: expected another folder for its results, got its own")
+        found[to] = table
+    return list(found)
+
+
+def _counted(tally: "Tally", decision: "Decision | None", wish: "Wish") -> str:
+    by_which = _by_which(decision, wish.intent, wish.window)
+    return f"{tally.n_flagged} flagged {by_which}, {tally.n_faulty} could not be scored"
+
+
+def _summary(scorer: "Scorer", tally: "Tally", decision: "Decision | None", wish: "Wish") -> dict[str, Any]:
+    import msgspec
+
+    from nelbo.results import decision_answer
+
+    return {
         "model": scorer.bundle.name,
         "version": scorer.bundle.version,
-        **counts,
-        "window": window,
-        "fdr": intent.fdr,
-        "decision": None if decision is None else msgspec.to_builtins(decision_answer(scorer, decision, segments)),
+        "n": tally.n,
+        "n_flagged": tally.n_flagged,
+        "n_faulty": tally.n_faulty,
+        "window": wish.window,
+        "fdr": wish.intent.fdr,
+        "decision": None
+        if decision is None
+        else msgspec.to_builtins(decision_answer(scorer, decision, tally.segments)),
     }
-    if as_json and output is not None:
-        typer.echo(json.dumps(summary))
-    else:
-        typer.echo(
-            f"{counts['n']} records in {seconds:.1f} s ({counts['n'] / max(seconds, 1e-9):,.0f}/s): "
-            f"{counts['n_flagged']} flagged {_by_which(decision, intent, window)}, "
-            f"{counts['n_faulty']} could not be scored" + (f"; wrote {output}" if output else ""),
-            err=True,
-        )
-    if intent.fdr is not None and counts["n_flagged"] == 0:
-        typer.echo(_too_few_for(intent.fdr, scorer.decider.n, window or counts["n"]), err=True)
-    if counts["n_faulty"]:
-        raise typer.Exit(FINDING)
+
+
+class _Meter:
+    """How far a run is, on stderr, where somebody watches.
+
+    Args:
+        tables: that it is over.
+    """
+
+    def __init__(self, tables: "Sequence[Table]") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        console = Console(stderr=True)
+        # Where nobody watches, a bar would still leave an empty line.
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._n_bytes = sum(table.n_bytes for table in tables)
+        self._task = self._bar.add_task("", total=float(self._n_bytes), rate="")
+        self._done: dict[Path, float] = {}  # bytes
+        self._start = self._lap = time.perf_counter()
+        self._n = self._n_at_lap = 0
+
+    def __enter__(self) -> "_Meter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._bar.stop()
+
+    def report(self, table: "Table", fraction: float, n_records: int) -> None:
+        """A part of a table is done."""
+        self._done[table.path] = fraction * table.n_bytes
+        self._n += n_records
+        rate = f"{self._n / (time.perf_counter() - self._start):,.0f} records/s" if self._n else ""
+        self._bar.update(self._task, completed=sum(self._done.values()), rate=rate)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def lap(self) -> str:
+        """Time since the last one, and how fast records were scored meanwhile."""
+        now = time.perf_counter()
+        seconds, n = now - self._lap, self._n - self._n_at_lap
+        self._lap, self._n_at_lap = now, self._n
+        return f"{seconds:.1f} s ({n / max(seconds, 1e-9):,.0f}/s)"
 
 
 def _refuse_window(window: int | None, intent: "Intent") -> None:
@@ -328,51 +441,16 @@ def _scorer(bundle: str, models: Path) -> "Scorer":
     return scorer
 
 
-def _decided(scorer: "Scorer", path: Path, intent: "Intent") -> "Decision":
-    """What an intent comes to; a false discovery rate needs the scores of the whole file first."""
-    if intent.fdr is None:
-        return scorer.decider.decide(intent.rate, intent.confidence)
-    from nelbo.discovery import Counts, added
-
-    counts: Counts = {}
-    for scored in _scored(scorer, path, scorer.decider.decide()):
-        counts = added(
-            counts, scorer.decider.count_ranks(scored.statistics["score"], scored.decision.judges(scored.segments))
-        )
-    return scorer.decider.discover(counts, intent.fdr)
-
-
-def _scored(
-    scorer: "Scorer",
-    path: Path,
-    decision: "Decision | None",
-    ignored: tuple[str, ...] = (),
-    window: int | None = None,
-    fdr: float | None = None,
-) -> Iterator["Scored"]:
-    """The records of a file, scored batch by batch, with progress on stderr; or window by window, at a rate `fdr`."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
+def _scored(scorer: "Scorer", path: Path, decision: "Decision", ignored: tuple[str, ...] = ()) -> Iterator["Scored"]:
+    """The records of a file, scored batch by batch, with progress on stderr."""
     from nelbo.tables import open_table, read_batches
 
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # Where nobody watches, a bar would still leave an empty line.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0, rate="")
-        start, n = time.perf_counter(), 0
-        batches = read_batches(
-            open_table(path),
-            scorer.decoder,
-            window or 8192,
-            lambda done: bar.update(task, completed=done),
-            ignored=ignored,
-        )
-        for batch in batches:
-            yield scorer.score(batch, decision) if fdr is None or window is None else scorer.discover(batch, fdr)
-            n += batch.n_records
-            bar.update(task, rate=f"{n / (time.perf_counter() - start):,.0f} records/s")
+    table = open_table(path)
+    with _Meter([table]) as meter:
+        fractions = [0.0]
+        for batch in read_batches(table, scorer.decoder, 8192, fractions.append, ignored=ignored):
+            yield scorer.score(batch, decision)
+            meter.report(table, fractions[-1], batch.n_records)
 
 
 def _print_evaluation(scorer: "Scorer", found: dict[str, Any]) -> None:

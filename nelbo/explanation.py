@@ -189,6 +189,7 @@ class _Search:
         paired: shape (m, 16 at most), the fields that are looked at in pairs.
         pairs: shape (m, n_fields), the two without which the score is lowest; none where one field is enough.
         pair_p_values: shape (m,), of the score without them; -1 while flagged.
+        beside_first: shape (m, n_fields), the score without the first one and another; NaN where not looked at.
         attribution: shape (m, n_fields), of each field alone.
     """
 
@@ -202,6 +203,7 @@ class _Search:
         # A value that is not there explains nothing by being hidden.
         self.falls = np.where(scored.missing[self.rows], -np.inf, explanation.attribution)
         self.pairs, self.pair_p_values = np.zeros_like(self.hidden), np.full(n, -1.0)
+        self.beside_first = np.full((n, n_fields), np.nan)
         self.paired = _worth_pairing(scorer, scored, explanation)
         self.attribution = explanation.attribution
         self.candidates = np.argsort(-self.falls, axis=1, kind="stable")[:, :_MOST_CANDIDATES]
@@ -230,7 +232,9 @@ class _Search:
         self.is_open[at] = is_odd
         if n_found + 1 < MOST_CAUSES:
             scores = _whole(self.combination, found)
-            self.fall_further(at[is_odd], scores[is_odd])
+            after = self.fall_further(at[is_odd], scores[is_odd])
+            if n_found == 0:
+                self.beside_first = after
 
     def look(self, at: Rows, hidden: Flags) -> Scored:
         """Some of the records, scored as if what is hidden had been left out."""
@@ -246,14 +250,18 @@ class _Search:
         self.expected_codes[at] = found.outputs.expected_codes
         return found
 
-    def fall_further(self, at: Rows, scores: Scores) -> None:
+    def fall_further(self, at: Rows, scores: Scores) -> Scores:
         """Looks how much further the score falls with one more field hidden.
 
         Args:
             at: which of the m records.
             scores: of each, with what is hidden by now.
+
+        Returns:
+            Shape (m, n_fields), the scores with it; NaN where nothing was looked at.
         """
         self.falls[at] = -np.inf
+        found = np.full(self.falls.shape, np.nan)
         n_copies = self.candidates.shape[1]
         for part in _parts(len(at), n_copies):
             copies, fields = np.repeat(at[part], n_copies), self.candidates[at[part]].ravel()
@@ -263,7 +271,8 @@ class _Search:
             hidden = self.hidden[copies]
             hidden[np.arange(len(copies)), fields] = True
             after, _ = _without(self.scorer, self.combination, self.scored, self.rows[copies], hidden)
-            self.falls[copies, fields] = before - after
+            self.falls[copies, fields], found[copies, fields] = before - after, after
+        return found
 
     def try_pairs(self) -> None:
         """Looks at two fields at a time of the records that one field does not explain."""
@@ -276,8 +285,15 @@ class _Search:
             one, other = (self.paired[at[part]][:, chosen].ravel() for chosen in (first, second))
             hidden = np.zeros((copies.size, self.hidden.shape[1]), dtype=np.bool_)
             hidden[np.arange(copies.size), one] = hidden[np.arange(copies.size), other] = True
-            scores, _ = _without(self.scorer, self.combination, self.scored, self.rows[copies], hidden)
+            # Beside the first field found, each other one has been looked at.
+            first_found = np.array([self.order[i][0] if self.order[i] else -1 for i in copies.tolist()])
+            scores = np.where(one == first_found, self.beside_first[copies, other], np.nan)
+            scores = np.where(other == first_found, self.beside_first[copies, one], scores)
             scores[(hidden & self.scored.missing[self.rows[copies]]).any(axis=1)] = np.inf
+            rest = np.flatnonzero(np.isnan(scores))
+            scores[rest], _ = _without(
+                self.scorer, self.combination, self.scored, self.rows[copies[rest]], hidden[rest]
+            )
             best = scores.reshape(-1, first.size).argmin(axis=1) + np.arange(len(at[part])) * first.size
             self.pairs[at[part]] = hidden[best] & np.isfinite(scores[best])[:, None]
         found = self.look(at, self.pairs[at])

@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import islice
 from math import isnan
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nelbo.errors import RecordError, SchemaError, TableError
+from nelbo.parts import Part, of_csv, of_lines, of_row_groups
 from nelbo.records import Batch, RecordDecoder, expectation, shown
 from nelbo.schema import Column, Schema
 from nelbo.structs import seconds_since_1970, value_type
@@ -38,6 +39,7 @@ _HEAD = 1 << 20  # bytes in which the header must end; chosen
 # A record must end within two blocks. Larger blocks cost memory, smaller ones a call per column and block;
 # 4 MiB reads a table of 35 columns in steps of about 16,000 records.
 _BLOCK = 4 << 20
+_COLUMN_BUFFER = 1 << 20  # bytes read at once of a Parquet column; chosen
 _READ_ROWS = 1 << 16  # records a chunk where a whole column is read; chosen
 _PEEKED = 1_000  # JSON lines in which column names are looked for; chosen
 _LISTED = 12  # names that an error repeats; chosen
@@ -64,7 +66,7 @@ class CsvTable:
         columns: the names in its header.
         n_bytes: size of the file.
         delimiter: between two values.
-        n_header_lines: lines before the first record.
+        n_header_bytes: before the first record.
         has_records: there is something below the header.
     """
 
@@ -74,11 +76,23 @@ class CsvTable:
     columns: tuple[str, ...]
     n_bytes: int
     delimiter: str
-    n_header_lines: int
+    n_header_bytes: int
     has_records: bool
 
+    def whole(self) -> Part:
+        """All records."""
+        return Part(0, self.n_header_bytes, self.n_bytes)
+
+    def parts(self) -> Iterator[Part]:
+        """The records in parts, in order."""
+        return of_csv(self.path, self.n_header_bytes, self.n_bytes, self.delimiter)
+
     def batches(
-        self, n_rows: int, names: Sequence[str] | None = None, progress: Progress = _silent
+        self,
+        n_rows: int,
+        names: Sequence[str] | None = None,
+        progress: Progress = _silent,
+        part: Part | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """The records in order, every value a string, null where a cell is empty.
 
@@ -86,18 +100,22 @@ class CsvTable:
             n_rows: the most records in a batch.
             names: of the columns wanted, in this order; None = all.
             progress: called with the fraction read so far, after every block and at the end with 1.0.
+            part: of the file; None = all of it.
 
         Raises:
             TableError: a record is ragged or is not UTF-8, or the file cannot be read.
         """
         ragged: list[Any] = []
-        with _naming(self.path, ragged, self.n_header_lines), pa.OSFile(str(self.path)) as file:
-            reader = self._reader(file, names, ragged) if self.has_records else ()
+        part = part or self.whole()
+        n_bytes = part.stop - part.start
+        with _naming(self.path, ragged, part.first), pa.OSFile(str(self.path)) as file:
+            there = file.get_stream(part.start, n_bytes)
+            reader = self._reader(there, names, ragged) if self.has_records and n_bytes else ()
             for n_blocks, block in enumerate(reader, start=1):
                 for first in range(0, block.num_rows, n_rows):
                     yield block.slice(first, n_rows)
                 # The file's own position says little: pyarrow reads many blocks ahead.
-                progress(min(1.0, n_blocks * _BLOCK / self.n_bytes))
+                progress(min(1.0, n_blocks * _BLOCK / n_bytes))
         progress(1.0)
 
     def _reader(self, file: Any, names: Sequence[str] | None, ragged: list[Any]) -> Any:
@@ -110,7 +128,6 @@ class CsvTable:
             # With threads pyarrow does not know the number of a ragged row.
             pa_csv.ReadOptions(
                 column_names=self.columns,
-                skip_rows=self.n_header_lines,
                 use_threads=False,
                 block_size=_BLOCK,
             ),
@@ -134,6 +151,7 @@ class ParquetTable:
         n_bytes: size of the file.
         n_records: how many it holds.
         types: the Arrow schema of the columns.
+        row_groups: records in each.
     """
 
     format: ClassVar[Literal["parquet"]] = "parquet"
@@ -143,17 +161,38 @@ class ParquetTable:
     n_bytes: int
     n_records: int
     types: pa.Schema
+    row_groups: tuple[int, ...]
+
+    def whole(self) -> Part:
+        """All records."""
+        return Part(0, 0, len(self.row_groups), n_records=self.n_records)
+
+    def parts(self) -> Iterator[Part]:
+        """The records in parts, in order."""
+        return of_row_groups(self.row_groups)
 
     def batches(
-        self, n_rows: int, names: Sequence[str] | None = None, progress: Progress = _silent
+        self,
+        n_rows: int,
+        names: Sequence[str] | None = None,
+        progress: Progress = _silent,
+        part: Part | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """The records in order, of the file's own types; arguments as for `CsvTable.batches`."""
-        names, n_read = list(self.columns if names is None else names), 0
-        with _naming(self.path), pq.ParquetFile(self.path) as file:
-            for block in file.iter_batches(n_rows, columns=names):
-                yield block.select(names)
-                n_read += block.num_rows
-                progress(n_read / max(1, self.n_records))
+        names, part = list(self.columns if names is None else names), part or self.whole()
+        to_skip, n_read, n_records = part.skip, 0, part.n_records or 0
+        # Else each column chunk would be read as a whole: of a large row group that is gigabytes.
+        with _naming(self.path), pq.ParquetFile(self.path, buffer_size=_COLUMN_BUFFER, pre_buffer=False) as file:
+            groups = range(part.start, part.stop)
+            for block in file.iter_batches(n_rows, row_groups=groups, columns=names, use_threads=False):
+                wanted = block.select(names).slice(to_skip, n_records - n_read)
+                to_skip = max(0, to_skip - block.num_rows)
+                if wanted.num_rows:
+                    yield wanted
+                n_read += wanted.num_rows
+                progress(n_read / n_records)
+                if n_read == n_records:
+                    break
         progress(1.0)
 
 
@@ -165,6 +204,7 @@ class NdjsonTable:
         path: of the file.
         columns: the names in its first 1,000 records.
         n_bytes: size of the file.
+        n_header_bytes: before the first record: a byte order mark, or none.
     """
 
     format: ClassVar[Literal["ndjson"]] = "ndjson"
@@ -172,16 +212,35 @@ class NdjsonTable:
     path: Path
     columns: tuple[str, ...]
     n_bytes: int
+    n_header_bytes: int
 
-    def lines(self, n_rows: int, progress: Progress = _silent) -> Iterator[bytes]:
+    def whole(self) -> Part:
+        """All records."""
+        return Part(0, self.n_header_bytes, self.n_bytes)
+
+    def parts(self) -> Iterator[Part]:
+        """The records in parts, in order."""
+        return of_lines(self.path, self.n_header_bytes, self.n_bytes)
+
+    def lines(self, n_rows: int, progress: Progress = _silent, part: Part | None = None) -> Iterator[bytes]:
         """At most `n_rows` whole lines at a time; blank ones are left out."""
+        part = part or self.whole()
         with _naming(self.path), self.path.open("rb") as file:
-            file.seek(len(_byte_order_mark(file.read(3))))
-            present = (line for line in file if line.strip())
+            file.seek(part.start)
+            present = (line for line in _lines_of(file, part.stop - part.start) if line.strip())
             while body := b"".join(islice(present, n_rows)):
                 yield body
-                progress(file.tell() / self.n_bytes)
+                progress((file.tell() - part.start) / (part.stop - part.start))
         progress(1.0)
+
+
+def _lines_of(file: IO[bytes], n_bytes: int) -> Iterator[bytes]:
+    """The lines of so many bytes."""
+    for line in file if n_bytes else ():
+        yield line
+        n_bytes -= len(line)
+        if n_bytes <= 0:
+            return
 
 
 Table = CsvTable | ParquetTable | NdjsonTable
@@ -223,36 +282,39 @@ def _csv(path: Path, n_bytes: int) -> CsvTable:
         headers = [_header(text, delimiter) for delimiter in delimiters]
     except csv.Error as error:
         raise TableError(f"{path}: the header cannot be read: {error}") from error
-    delimiter, (names, n_lines, rest) = max(zip(delimiters, headers, strict=True), key=lambda pair: len(pair[1][0]))
+    delimiter, (names, rest) = max(zip(delimiters, headers, strict=True), key=lambda pair: len(pair[1][0]))
     if not names:
         raise TableError(f"{path}: expected a header, got blank lines")
-    return CsvTable(path, tuple(names), n_bytes, delimiter, n_lines, bool(rest.strip()) or n_bytes > _HEAD)
+    n_header_bytes = len(_byte_order_mark(head)) + len(text.removesuffix(rest).encode())
+    return CsvTable(path, tuple(names), n_bytes, delimiter, n_header_bytes, bool(rest.strip()) or n_bytes > _HEAD)
 
 
-def _header(text: str, delimiter: str) -> tuple[list[str], int, str]:
-    """The names in the first line that is not blank, the lines up to its end, and the text below."""
+def _header(text: str, delimiter: str) -> tuple[list[str], str]:
+    """The names in the first line that is not blank, and the text below."""
     lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=delimiter)
-    names = next((row for row in reader if any(cell.strip() for cell in row)), [])
-    return names, reader.line_num, lines.read()
+    names = next((row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)), [])
+    return names, lines.read()
 
 
 def _parquet(path: Path, n_bytes: int) -> ParquetTable:
     try:
         with pq.ParquetFile(path) as file:
-            types, n_records = file.schema_arrow, file.metadata.num_rows
+            types, read = file.schema_arrow, file.metadata
+            row_groups = tuple(read.row_group(i).num_rows for i in range(read.num_row_groups))
     except pa.ArrowException as error:
         raise TableError(f"{path}: expected a Parquet file, got something else or a damaged one") from error
-    return ParquetTable(path, tuple(types.names), n_bytes, n_records, types)
+    return ParquetTable(path, tuple(types.names), n_bytes, read.num_rows, types, row_groups)
 
 
 def _ndjson(path: Path, n_bytes: int) -> NdjsonTable:
     names: dict[str, None] = {}
-    for line in islice(NdjsonTable(path, (), n_bytes).lines(1), _PEEKED):
+    with path.open("rb") as file:
+        n_header_bytes = len(_byte_order_mark(file.read(3)))
+    for line in islice(NdjsonTable(path, (), n_bytes, n_header_bytes).lines(1), _PEEKED):
         if not names and line.lstrip().startswith(b"["):
             raise TableError(f"{path}: expected one JSON object a line, got a JSON array")
         names |= dict.fromkeys(_keys(line))
-    return NdjsonTable(path, tuple(names), n_bytes)
+    return NdjsonTable(path, tuple(names), n_bytes, n_header_bytes)
 
 
 def _keys(line: bytes) -> Sequence[str]:
@@ -279,14 +341,14 @@ _NOT_UTF8 = "expected UTF-8 text, got bytes that are not; save the file as UTF-8
 
 
 @contextmanager
-def _naming(path: Path, ragged: Sequence[Any] = (), n_header_lines: int = 0) -> Iterator[None]:
+def _naming(path: Path, ragged: Sequence[Any] = (), first: int = 0) -> Iterator[None]:
     """Turns the libraries' errors into one that names the file, and the ragged row if that was it."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         if ragged:
             found, wanted = ragged[0].actual_columns, ragged[0].expected_columns
-            record = ragged[0].number - n_header_lines - 1
+            record = first + ragged[0].number - 1
             detail = f"record {record}: expected {wanted} values as in the header, got {found}"
         elif "invalid UTF8" in str(error):
             detail = _NOT_UTF8
@@ -343,7 +405,12 @@ def _plain_value(value: Any) -> Any:
 
 
 def read_batches(
-    table: Table, decoder: RecordDecoder, n_rows: int, progress: Progress = _silent, ignored: Sequence[str] = ()
+    table: Table,
+    decoder: RecordDecoder,
+    n_rows: int,
+    progress: Progress = _silent,
+    ignored: Sequence[str] = (),
+    part: Part | None = None,
 ) -> Iterator[Batch]:
     """The records as batches, in bounded memory; positions count through the file.
 
@@ -353,6 +420,7 @@ def read_batches(
         n_rows: the most records in a batch; the last of a block is smaller.
         progress: called with the fraction read so far, after every block and at the end with 1.0.
         ignored: columns that may be there although the schema does not know them; a label, for example.
+        part: of the file; None = all of it.
 
     Raises:
         SchemaError: a column is unknown or absent, or its type cannot hold such values. Raised at once.
@@ -360,9 +428,9 @@ def read_batches(
     """
     decoder = _ignoring(decoder, ignored)
     if isinstance(table, NdjsonTable):
-        return _batches_of_lines(table, decoder, n_rows, progress)
+        return _batches_of_lines(table, decoder, n_rows, progress, part or table.whole())
     check_columns(table, decoder.schema, decoder.name)
-    return _batches_of_columns(table, decoder, n_rows, progress)
+    return _batches_of_columns(table, decoder, n_rows, progress, part or table.whole())
 
 
 def _ignoring(decoder: RecordDecoder, names: Sequence[str]) -> RecordDecoder:
@@ -441,23 +509,25 @@ def _names(columns: Sequence[str]) -> str:
     return listed if len(columns) <= _LISTED else f"{listed} and {len(columns) - _LISTED} more"
 
 
-def _batches_of_lines(table: NdjsonTable, decoder: RecordDecoder, n_rows: int, progress: Progress) -> Iterator[Batch]:
-    first = 0
-    for body in table.lines(n_rows, progress):
+def _batches_of_lines(
+    table: NdjsonTable, decoder: RecordDecoder, n_rows: int, progress: Progress, part: Part
+) -> Iterator[Batch]:
+    first = part.first
+    for body in table.lines(n_rows, progress, part):
         batch = decoder.lines(body, first)
         yield batch
         first += batch.n_records
 
 
 def _batches_of_columns(
-    table: CsvTable | ParquetTable, decoder: RecordDecoder, n_rows: int, progress: Progress
+    table: CsvTable | ParquetTable, decoder: RecordDecoder, n_rows: int, progress: Progress, part: Part
 ) -> Iterator[Batch]:
     is_text = isinstance(table, CsvTable)
     wanted = {column.name for column in decoder.schema.columns if column.role in ("field", "id")}
     # One column at least: a file of which nothing is read has no records.
     names = [name for name in table.columns if name in wanted] or table.columns[:1]
-    first = 0
-    for records in table.batches(n_rows, names, progress):
+    first = part.first
+    for records in table.batches(n_rows, names, progress, part):
         columns = dict(zip(names, records.columns, strict=True))
         yield batch_of(decoder, columns, np.arange(first, first + records.num_rows), is_text=is_text)
         first += records.num_rows

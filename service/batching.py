@@ -39,7 +39,7 @@ class _Waiting(msgspec.Struct, frozen=True):
 class Batching:
     """Answers scoring requests, each as `answer` would, but many at a time.
 
-    What arrives in one turn of the event loop is scored in the next one, up to 1,024 records in a turn: nobody waits
+    What arrives in one turn of the event loop is scored in the next one, up to 256 records in a turn: nobody waits
     for a clock. What takes long goes to a worker thread instead: a large body, other forms than JSON, explanations,
     and a body with something wrong, of which each record must be looked at.
 

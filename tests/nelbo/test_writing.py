@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +15,7 @@ from nelbo.errors import TableError
 from nelbo.results import Result, results
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Scored, Scorer
-from nelbo.writing import rows_of, writer
+from nelbo.writing import format_of, lines, rows_of
 from tests.bundles import PUMPS, normal_records, odd_record, write_tiny_bundle
 
 RECORDS = [*normal_records(3, seed=2), odd_record(rpm="fast"), odd_record(rpm=None, valve="ajar")]
@@ -38,16 +40,20 @@ def scored_by(scorer: Scorer, records: list[dict[str, Any]] = RECORDS) -> Scored
     return scorer.score(scorer.decoder.objects(records))
 
 
-def write(path: Path, scorer: Scorer, *batches: list[dict[str, Any]]) -> None:
-    with writer(path, io.BytesIO(), scorer, "flagged") as put:
-        for records in batches or (RECORDS,):
-            put(scored_by(scorer, records))
+def write(path: Path, scorer: Scorer, *parts: list[dict[str, Any]]) -> None:
+    """A file of a part for each list of records."""
+    form = format_of(path)
+    with path.open("wb") as file:
+        file.write(form.head(scorer.schema))
+        notes = [form.append(file, part_of(path, scorer, records)) for records in parts or (RECORDS,)]
+        file.write(form.tail(notes))
 
 
-def write_and_fail(path: Path, scorer: Scorer) -> None:
-    with writer(path, io.BytesIO(), scorer, "none") as put:
-        put(scored_by(scorer))
-        raise ZeroDivisionError
+def part_of(path: Path, scorer: Scorer, records: list[dict[str, Any]]) -> io.BytesIO:
+    part = io.BytesIO()
+    with format_of(path).part(part, scorer, "flagged") as put:
+        put(scored_by(scorer, records))
+    return io.BytesIO(part.getvalue())
 
 
 def test_lines_are_the_results(bundle: Bundle, tmp_path: Path) -> None:
@@ -59,9 +65,9 @@ def test_lines_are_the_results(bundle: Bundle, tmp_path: Path) -> None:
     assert "error" in lines[3]
 
 
-def test_lines_go_to_standard_output_where_no_file_is_named(bundle: Bundle) -> None:
+def test_lines_of_several_batches_follow_each_other(bundle: Bundle) -> None:
     scorer, output = Scorer(bundle), io.BytesIO()
-    with writer(None, output, scorer, "none") as put:
+    with lines(output, scorer, "none") as put:
         put(scored_by(scorer))
         put(scored_by(scorer, RECORDS[:1]))
     assert [json.loads(line)["index"] for line in output.getvalue().splitlines()] == [0, 1, 2, 3, 4, 0]
@@ -75,7 +81,23 @@ def test_csv_and_parquet_hold_the_same_table(bundle: Bundle, tmp_path: Path) -> 
         header, *rows = csv.reader(file)
     table = pq.read_table(tmp_path / "out.parquet")
     assert header == table.column_names == COLUMNS
-    assert rows == [["" if v is None else str(v) for v in row.values()] for row in table.to_pylist()]
+    assert [[as_read(cell) for cell in row] for row in rows] == [list(row.values()) for row in table.to_pylist()]
+
+
+def as_read(cell: str) -> object:
+    """A cell of a CSV file as its type has it."""
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell or None
+
+
+def test_parts_of_parquet_join_to_the_table_of_all_records(bundle: Bundle, tmp_path: Path) -> None:
+    scorer, path = Scorer(bundle), tmp_path / "out.parquet"
+    write(path, scorer, RECORDS, [], RECORDS[:2])
+    expected = pa.concat_tables([rows_of(scorer, scored_by(scorer, part)) for part in (RECORDS, RECORDS[:2])])
+    assert pq.read_table(path).equals(expected)
+    assert [pq.ParquetFile(path).read_row_group(i).num_rows for i in (0, 1)] == [5, 2]
 
 
 def test_table_says_of_each_record_what_the_results_say(bundle: Bundle) -> None:
@@ -140,36 +162,28 @@ def test_id_named_like_a_result_gives_way(bundle: Bundle, tmp_path: Path, suffix
     assert rows_of(scorer, scored_by(scorer, records))["id_score"].to_pylist() == ["mine"]
 
 
-@pytest.mark.parametrize("name", ["out.ndjson", "out.jsonl", "out.csv", "out.parquet"])
-def test_failure_leaves_no_file_and_keeps_the_one_that_was(bundle: Bundle, tmp_path: Path, name: str) -> None:
-    scorer = Scorer(bundle)
-    for before in ([], [name]):
-        with pytest.raises(ZeroDivisionError):
-            write_and_fail(tmp_path / name, scorer)
-        assert [path.name for path in tmp_path.iterdir()] == before
-        (tmp_path / name).write_text("earlier")
-    assert (tmp_path / name).read_text() == "earlier"
-
-
-def test_file_appears_when_the_last_batch_is_written(bundle: Bundle, tmp_path: Path) -> None:
-    scorer = Scorer(bundle)
-    with writer(tmp_path / "out.csv", io.BytesIO(), scorer, "none") as put:
-        put(scored_by(scorer))
-        assert not (tmp_path / "out.csv").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
-
-
 def test_other_suffix_is_refused_with_those_that_are_known(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(TableError) as info:
         write(tmp_path / "out.xlsx", Scorer(bundle))
     assert str(info.value) == f"{tmp_path}/out.xlsx: expected a name that ends in .ndjson, .jsonl, .csv, .parquet"
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet", "ndjson"])
-def test_folder_that_is_not_there_is_refused(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / "none" / f"out.{suffix}"
-    with pytest.raises(TableError, match=rf"out\.{suffix}: cannot be written: .*No such file or directory"):
-        write(path, Scorer(bundle))
+def test_without_explanations_a_table_has_no_reasons_and_names_fields_by_oddness(bundle: Bundle) -> None:
+    scorer = Scorer(bundle)
+    (row,) = rows_of(scorer, scored_by(scorer, [odd_record(heated=False)]), "none").to_pylist()
+    assert (row["flagged"], row["reason"]) == (True, None)
+    scored = scored_by(scorer, [odd_record(heated=False)])
+    combination = bundle.calibration.combination
+    oddness = (scored.contributions[0] - np.array(combination.location)) / np.array(combination.spread)
+    names = np.array([field.name for field in PUMPS.fields])[np.argsort(-oddness)]
+    assert [row[f"top_field_{i}"] for i in (1, 2, 3)] == names[:3].tolist()
+
+
+def test_each_record_lists_its_own_missing_fields(bundle: Bundle) -> None:
+    scorer = Scorer(bundle)
+    values: list[dict[str, Any]] = [{}, {"rpm": None}, {"valve": None, "rpm": None}, {"rpm": None}]
+    table = rows_of(scorer, scored_by(scorer, [normal_records(1)[0] | {"rpm": 1500.0} | change for change in values]))
+    assert table["missing"].to_pylist() == [None, "rpm", "valve, rpm", "rpm"]
 
 
 def test_top_fields_are_three_different_ones(bundle: Bundle) -> None:
