@@ -67,5 +67,5 @@ def _best_s(call: Callable[[], object]) -> float:
 
 
 def _printed(program: str, *arguments: str) -> str:
-    command = ["taskset", "-c", str(SERVER_CORE), sys.executable, _LIMITS / program, *arguments]
+    command = ["taskset", "-c", str(SERVER_CORE), sys.executable, str(_LIMITS / program), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

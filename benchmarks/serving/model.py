@@ -26,8 +26,8 @@ def bundle(folder: Path) -> Bundle:
     models = folder / "models"
     if not (models / NAME).is_dir():
         table = _table(folder)
-        command = [sys.executable, "-c", "from nelbo.cli import main; main()", "fit", table, "--name", NAME]
-        subprocess.run([*command, "--models", models, "--seed", "0"], check=True)
+        command = [sys.executable, "-c", "from nelbo.cli import main; main()", "fit", str(table), "--name", NAME]
+        subprocess.run([*command, "--models", str(models), "--seed", "0"], check=True)
     found = read_bundle(Store(models).live(NAME))
     onnx.save(around(onnx.load_from_string(found.graph)), peers_graph(folder))
     return found

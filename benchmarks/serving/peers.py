@@ -20,7 +20,18 @@ REQUIREMENTS = {
     "litserve": ("litserve", "onnxruntime"),
 }
 _RUNTIMES = ("onnxruntime", "torch")
-_VERSIONS = ("fastapi", "pydantic", "uvicorn", "uvloop", "torch", "pyod", "mlserver", "bentoml", "litserve", "onnxruntime")
+_VERSIONS = (
+    "fastapi",
+    "pydantic",
+    "uvicorn",
+    "uvloop",
+    "torch",
+    "pyod",
+    "mlserver",
+    "bentoml",
+    "litserve",
+    "onnxruntime",
+)
 
 
 def install(name: str, folder: Path) -> str | None:
@@ -64,7 +75,7 @@ def versions(folder: Path, name: str) -> dict[str, str]:
 
 
 def _made(name: str, place: Path) -> str | None:
-    pip = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     try:
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
         subprocess.run(

@@ -25,7 +25,7 @@ class Program:
         folder: to start it in; None for this process's own.
     """
 
-    command: Sequence[str | Path]
+    command: Sequence[str]
     port: int
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None

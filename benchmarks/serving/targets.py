@@ -40,16 +40,18 @@ class Target:
         program: its name.
         form: of the body.
         path: with its query.
+        note: what sets it apart from another of the same program and form.
     """
 
     program: str
     form: str
     path: str
+    note: str = ""
 
     @property
     def name(self) -> str:
         """As tables call it."""
-        return f"{self.program}, {self.form}" + (", flagged explained" if self.path == SCORE else "")
+        return ", ".join(filter(None, (self.program, self.form, self.note)))
 
 
 @dataclass(frozen=True)
@@ -90,19 +92,19 @@ def _ours(place: Place, port: int) -> Program:
 
 
 def _onnx(place: Place, port: int) -> Program:
-    return _naive(place, port, "with_onnx", _graph(place))
+    return _naive(place, port, "naive_onnx", _graph(place))
 
 
 def _torch(place: Place, port: int) -> Program:
-    return _naive(place, port, "with_torch", {})
+    return _naive(place, port, "naive_torch", {})
 
 
 def _pyod(place: Place, port: int) -> Program:
-    return _naive(place, port, "with_pyod", {"PYOD_MODEL": str(_pyod_model(place)), "OMP_NUM_THREADS": "1"})
+    return _naive(place, port, "naive_pyod", {"PYOD_MODEL": str(_pyod_model(place)), "OMP_NUM_THREADS": "1"})
 
 
 def _naive(place: Place, port: int, app: str, environment: Mapping[str, str]) -> Program:
-    command = [peers.python(place.peers, "naive"), "-m", *_uvicorn(port), "--factory", f"naive:{app}"]
+    command = [str(peers.python(place.peers, "naive")), "-m", *_uvicorn(port), f"{app}:app"]
     return Program(command, port, environment, APPS)
 
 
@@ -118,19 +120,19 @@ def _mlserver(place: Place, port: int) -> Program:
         "MODEL_IMPLEMENTATION": "mls.Score",
     }
     environment = _graph(place) | {f"MLSERVER_{name}": str(value) for name, value in settings.items()}
-    command = [peers.python(place.peers, "mlserver").with_name("mlserver"), "start", "."]
+    command = [str(peers.python(place.peers, "mlserver").with_name("mlserver")), "start", "."]
     return Program(command, port, environment | {"PYTHONPATH": str(APPS)}, APPS)
 
 
 def _bentoml(place: Place, port: int) -> Program:
     scripts = peers.python(place.peers, "bentoml").parent
     environment = {"BENTOML_DO_NOT_TRACK": "True", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    command = [scripts / "bentoml", "serve", "bento:Score", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(scripts / "bentoml"), "serve", "bento:Score", "--host", "127.0.0.1", "--port", str(port)]
     return Program(command, port, _graph(place) | environment, APPS)
 
 
 def _litserve(place: Place, port: int) -> Program:
-    return Program([peers.python(place.peers, "litserve"), "lit.py", str(port)], port, _graph(place), APPS)
+    return Program([str(peers.python(place.peers, "litserve")), "lit.py", str(port)], port, _graph(place), APPS)
 
 
 def _uvicorn(port: int) -> list[str]:
@@ -144,7 +146,7 @@ def _graph(place: Place) -> dict[str, str]:
 def _pyod_model(place: Place) -> Path:
     path = place.folder / "pyod.joblib"
     if not path.exists():
-        subprocess.run([peers.python(place.peers, "naive"), "naive.py", path], cwd=APPS, check=True)
+        subprocess.run([peers.python(place.peers, "naive"), "fit_pyod.py", path], cwd=APPS, check=True)
     return path
 
 

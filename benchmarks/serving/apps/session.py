@@ -5,8 +5,6 @@ import os
 import numpy as np
 import onnxruntime as ort
 
-THRESHOLD = 100.0  # chosen; nothing depends on it
-
 
 def session():
     """A function from records, shape (n, 30), to their −ELBO, shape (n,)."""
