@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
     setup = Setup(
         Place(folder, options.peers.absolute()), bundle(folder), rounds=options.rounds, seconds=options.seconds
     )
-    kept = _kept(results / "serving.json")
+    kept = _kept(results / "serving.json", set(_PARTS) - set(options.only))
     for name in options.only:
         print(f"== {name}", file=sys.stderr, flush=True)
         kept[name] = _measured(_PARTS[name], setup)
@@ -99,12 +99,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _kept(path: Path) -> dict[str, Kept]:
-    """What earlier runs found, by part."""
+def _kept(path: Path, names: Set[str]) -> dict[str, Kept]:
+    """What earlier runs found of these parts."""
     if not path.exists():
         return {}
     parts: Mapping[str, Kept] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])["parts"]
-    kept = {name: msgspec.convert(part, Kept) for name, part in parts.items()}
+    kept = {name: msgspec.convert(part, Kept) for name, part in parts.items() if name in names}
     for name, part in kept.items():
         part.found = msgspec.convert(part.found, _PARTS[name].Found, str_keys=True)
     return kept

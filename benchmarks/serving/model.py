@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.serving.records import FIELDS, N_FIELDS, draw
+from benchmarks.serving.records import FIELDS, draw
 from nelbo.bundle import Bundle, read_bundle
 from nelbo.store import Store
 
@@ -47,9 +47,10 @@ def around(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         A model with input `x`, float32, shape (n, n_fields), and the output `neg_elbo`, float32, shape (n,), nats.
     """
-    inputs = [value.name for value in model.graph.input]
+    inputs = {value.name: value for value in model.graph.input}
     if set(inputs) != {"numbers", "codes", "hidden"}:
         raise ValueError(f"expected a graph with the inputs numbers, codes and hidden, got {', '.join(sorted(inputs))}")
+    n_fields = inputs["numbers"].type.tensor_type.shape.dim[1].dim_value
     shape, n, none, no_codes, axis = (_PREFIX + name for name in ("shape", "n", "none", "no_codes", "axis"))
     before = [
         helper.make_node("Cast", ["x"], ["numbers"], name=_PREFIX + "numbers", to=TensorProto.DOUBLE),
@@ -68,7 +69,7 @@ def around(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = helper.make_graph(
         [*before, *model.graph.node, *after],
         "for_peers",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", N_FIELDS])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_fields])],
         [helper.make_tensor_value_info("neg_elbo", TensorProto.FLOAT, ["n"]), *model.graph.output],
         [
             *model.graph.initializer,

@@ -106,7 +106,7 @@ def answer_length(received: bytes | bytearray) -> int:
     """Bytes of a whole answer, head included; 0 while its head is not complete.
 
     >>> answer_length(b"HTTP/1.1 200 OK" + bytes([13, 10]) + b"Content-Length: 2" + bytes([13, 10, 13, 10]) + b"o")
-    38
+    40
     """
     head, separator, _ = received.partition(b"\r\n\r\n")
     if not separator:

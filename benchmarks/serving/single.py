@@ -76,7 +76,7 @@ def measure(setup: Setup) -> Found:
     with setup.serving(_TARGETS, sent) as (servers, targets, problems):
         answers = {target: post(servers[target.program], target.path, sent[target.form])[1] for target in targets}
         costs = {n: setup.compared(servers, targets, sent, n) for n in _CONCURRENCIES}
-    neg_elbo = {target.name: _neg_elbo(answers[target]) for target in targets if target not in _OF_OTHER_MODELS}
+    neg_elbo = {target.name: neg_elbo_of(answers[target]) for target in targets if target not in _OF_OTHER_MODELS}
     names = sorted(set(ENVIRONMENTS.values()))
     return Found(
         session_run_us, costs, neg_elbo, problems, {name: peers.versions(setup.place.peers, name) for name in names}
@@ -120,7 +120,7 @@ def section(found: Found) -> str:
     return "\n\n".join([text, *tables, *unmeasured(found.not_measured), f"Versions of the peers:\n\n{versions}"])
 
 
-def _neg_elbo(answer: bytes) -> float:
+def neg_elbo_of(answer: bytes) -> float:
     """The number that an answer to one record is about, whichever server's answer it is."""
     value = msgspec.json.decode(answer)
     match value:

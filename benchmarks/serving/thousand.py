@@ -137,8 +137,9 @@ def section(found: Found) -> str:
     sentences = (
         f"The parts of an answer to objects, each timed alone, take {found.parts_us:,.0f} µs together, "
         f"{_share(found.parts_us, ours)} of what the service takes. Their answer is two numbers a record. The "
-        f"service's own has twelve, {found.answer_bytes:,} bytes in all. Only to write such an answer from objects "
-        f"that are ready takes {found.answer_written_us:,.0f} µs, and with it the parts take {_share(with_answer, ours)}."
+        f"service's own has twelve, {found.answer_bytes:,} bytes in all. Only to write such an answer from "
+        f"objects that are ready takes {found.answer_written_us:,.0f} µs; with that the share is "
+        f"{_share(with_answer, ours)}."
     )
     alone_table = markdown_table(["alone", "CPU, µs"], [(name, f"{us:,.0f}") for name, us in parts])
     heading = f"Concurrency {_N_CONNECTIONS}. {_EXPLAINED.capitalize()}: about one record in a hundred is flagged here."
