@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.serving.memory import memory_mb
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PATIENCE_S = 8.0
 _CORES = sorted(os.sched_getaffinity(0))
@@ -43,8 +45,8 @@ class Server:
         return sum(map(_cpu_s, tree(self.process.pid)))
 
     def pss_mb(self) -> float:
-        """Proportional set size of the tree, MB of 10⁶ bytes."""
-        return sum(map(_pss_mb, tree(self.process.pid)))
+        """Memory of the tree, MB of 10⁶ bytes."""
+        return memory_mb([_text(Path(f"/proc/{pid}/smaps")) for pid in tree(self.process.pid)])
 
 
 @contextmanager
@@ -101,11 +103,6 @@ def _session(pid: int) -> int | None:
 def _cpu_s(pid: int) -> float:
     fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return sum(map(int, fields[11:13])) / _TICKS_PER_S
-
-
-def _pss_mb(pid: int) -> float:
-    lines = _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines()
-    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
 
 
 def _text(path: Path) -> str:

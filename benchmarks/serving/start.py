@@ -23,7 +23,7 @@ class Start(msgspec.Struct, frozen=True):
 
     Attributes:
         first_answer_s: from the start of the process to the first answer of 200.
-        pss_mb: proportional set size of the process tree after it, MB of 10⁶ bytes.
+        pss_mb: `memory_mb` of the process tree after it.
     """
 
     first_answer_s: float

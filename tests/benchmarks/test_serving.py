@@ -18,6 +18,7 @@ import benchmarks.serving
 from benchmarks.serving import alone, decoding, latency, open_loop, single, thousand
 from benchmarks.serving.bars import Bar, less, ratio
 from benchmarks.serving.bodies import bodies
+from benchmarks.serving.memory import memory_mb
 from benchmarks.serving.model import around
 from benchmarks.serving.page import bars_table, put_into
 from benchmarks.serving.process import Program, started, tree
@@ -268,6 +269,25 @@ def test_a_server_is_stopped_with_all_that_it_started(tmp_path: Path) -> None:
         assert server.pss_mb() > 0
     time.sleep(0.1)
     assert [pid for pid in pids if _is_alive(pid)] == []
+
+
+def smaps(*mappings: tuple[str, int, int, int]) -> str:
+    """Of file ("" for none), Rss, Pss and Anonymous, KiB, of each mapping."""
+    lines = (
+        f"55b5aca15000-55b5aca18000 r--p 00000000 fe:00 {7 if file else 0}    {file}\n"
+        f"Rss: {rss} kB\nPss: {pss} kB\nAnonymous: {own} kB\nVmFlags: rd mr\n"
+        for file, rss, pss, own in mappings
+    )
+    return "".join(lines)
+
+
+def test_memory_counts_a_shared_file_once_and_what_others_share_of_it_in_full() -> None:
+    parent = smaps(
+        ("/lib/a.so", 1000, 10, 0), ("/lib/a.so", 100, 100, 100), ("", 500, 500, 500), ("[heap]", 50, 50, 50)
+    )
+    child = smaps(("/lib/a.so", 1000, 10, 0), ("/lib/b.so", 200, 200, 0), ("", 300, 150, 300))
+    # Files 1000 + 200; written pages of a.so 100; anonymous 500 + 50 + 150.
+    assert memory_mb([parent, child]) == pytest.approx(2.0 * 1000 * 1024 / 1e6)
 
 
 def _is_alive(pid: int) -> bool:
