@@ -14,6 +14,7 @@ import msgspec
 from benchmarks.machine import machine
 from benchmarks.report import RESULTS, write_report
 from benchmarks.serving import decoding, latency, overload, peers, single, start, thousand
+from benchmarks.serving.bars import Bar
 from benchmarks.serving.model import bundle
 from benchmarks.serving.page import bars_table, put_into
 from benchmarks.serving.process import LOAD_CORE
@@ -61,20 +62,29 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
     for name in options.only:
         print(f"== {name}", file=sys.stderr, flush=True)
         kept[name] = _measured(_PARTS[name], setup)
-    bars = {module.TITLE: module.bars(kept[name].found) for name, module in _PARTS.items() if name in kept}
-    table = bars_table(bars)
-    body = "\n\n".join([_INTRO, table, *(_section(_PARTS[name], kept[name]) for name in _PARTS if name in kept)])
+        bars = _written(kept, results)
+    print(bars_table(bars))
+    return 0 if all(bar.verdict == "met" for of_part in bars.values() for bar in of_part) else 1
+
+
+def _written(kept: Mapping[str, Kept], results: Path) -> dict[str, list[Bar]]:
+    """Writes what is known so far; returns the bars by title."""
+    parts = {name: module for name, module in _PARTS.items() if name in kept}
+    bars: dict[str, list[Bar]] = {module.TITLE: module.bars(kept[name].found) for name, module in parts.items()}
     found = {
         "bars": [
-            {"part": title, **msgspec.to_builtins(bar), "verdict": bar.verdict} for title in bars for bar in bars[title]
+            {"part": title, **msgspec.to_builtins(bar), "verdict": bar.verdict}
+            for title, of_part in bars.items()
+            for bar in of_part
         ],
         "parts": {name: msgspec.to_builtins(part, str_keys=True) for name, part in kept.items()},
     }
+    table = bars_table(bars)
+    body = "\n\n".join([_INTRO, table, *(_section(module, kept[name]) for name, module in parts.items())])
     write_report("serving", "Speed of serving", "make bench-serving", found, body, results)
     if results == RESULTS:
         put_into(_DOCS, table)
-    print(table)
-    return 0 if all(bar.verdict == "met" for of_part in bars.values() for bar in of_part) else 1
+    return bars
 
 
 def _measured(part: ModuleType, setup: Setup) -> Kept:

@@ -82,7 +82,8 @@ def measure(setup: Setup) -> Found:
         sent = setup.bodies(n)
         body = sent[target.form].kept_in(setup.place.folder / "bodies", f"{target.form}.body")
         with setup.serving([target], sent) as (servers, _, _):
-            capacity = setup.compared(servers, [target], sent, n_clients)[0].rate
+            (cost,), _ = setup.compared(servers, [target], sent, n_clients)
+            capacity = cost.rate
             server = servers[target.program]
             found.capacity[n] = capacity
             found.runs[n] = [_run(server, target, body, capacity, n_connections) for _ in range(_ROUNDS)]

@@ -81,7 +81,9 @@ class Setup:
 
     def compared(
         self, servers: Mapping[str, Server], targets: Sequence[Target], sent: Mapping[str, Body], n_connections: int
-    ) -> list[Cost]:
-        """What a request costs each target."""
+    ) -> tuple[list[Cost], dict[str, str]]:
+        """What a request costs each target, and which have no cost since none of theirs was answered in a round."""
         files = self.place.folder / "bodies"
-        return compared(servers, targets, sent, files, n_connections, self.rounds, self.seconds)
+        costs = compared(servers, targets, sent, files, n_connections, self.rounds, self.seconds)
+        silent = {target.name for target in targets} - {cost.name for cost in costs}
+        return costs, {name: f"no answer within {self.seconds} s at concurrency {n_connections}" for name in silent}

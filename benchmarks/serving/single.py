@@ -75,7 +75,10 @@ def measure(setup: Setup) -> Found:
     sent = setup.bodies(1)
     with setup.serving(_TARGETS, sent) as (servers, targets, problems):
         answers = {target: post(servers[target.program], target.path, sent[target.form])[1] for target in targets}
-        costs = {n: setup.compared(servers, targets, sent, n) for n in _CONCURRENCIES}
+        costs: dict[int, list[Cost]] = {}
+        for n in _CONCURRENCIES:
+            costs[n], silent = setup.compared(servers, targets, sent, n)
+            problems |= silent
     neg_elbo = {target.name: neg_elbo_of(answers[target]) for target in targets if target not in _OF_OTHER_MODELS}
     names = sorted(set(ENVIRONMENTS.values()))
     return Found(

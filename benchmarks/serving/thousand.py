@@ -86,7 +86,7 @@ def measure(setup: Setup) -> Found:
     sent = setup.bodies(_N)
     with setup.serving(_TARGETS, sent) as (servers, targets, problems):
         answer = post(servers[OURS], BARE, sent["objects"])[1]
-        costs = setup.compared(servers, targets, sent, _N_CONNECTIONS)
+        costs, silent = setup.compared(servers, targets, sent, _N_CONNECTIONS)
     return Found(
         session_run_us=run_us,
         decode=alone.cheapest(codec, "decode", "objects"),
@@ -94,7 +94,7 @@ def measure(setup: Setup) -> Found:
         answer_bytes=len(answer),
         answer_written_us=alone.rewriting_us(answer),
         costs=costs,
-        not_measured=problems,
+        not_measured=problems | silent,
     )
 
 

@@ -153,11 +153,6 @@ def test_a_cost_is_the_median_of_the_rounds_that_were_answered() -> None:
     assert (found.rate, found.n_failed) == (500.0, 4)
 
 
-def test_a_target_without_an_answer_has_no_cost() -> None:
-    with pytest.raises(ValueError, match="x: no request was answered in 1 rounds"):
-        cost("x", [(1.0, 50.0, Load(0, 2.0, 0.0, 0.0, 0, 5))])
-
-
 @pytest.mark.parametrize(
     ("found", "at_most", "verdict"),
     [
