@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -82,7 +83,8 @@ def measure(setup: Setup) -> Found:
         sent = setup.bodies(n)
         body = sent[target.form].kept_in(setup.place.folder / "bodies", f"{target.form}.body")
         with setup.serving([target], sent) as (servers, _, _):
-            (cost,), _ = setup.compared(servers, [target], sent, n_clients)
+            longer = replace(setup, rounds=_ROUNDS, seconds=_SECONDS)
+            (cost,), _ = longer.compared(servers, [target], sent, n_clients)
             capacity = cost.rate
             server = servers[target.program]
             found.capacity[n] = capacity

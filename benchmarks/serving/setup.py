@@ -86,4 +86,4 @@ class Setup:
         files = self.place.folder / "bodies"
         costs = compared(servers, targets, sent, files, n_connections, self.rounds, self.seconds)
         silent = {target.name for target in targets} - {cost.name for cost in costs}
-        return costs, {name: f"no answer within {self.seconds} s at concurrency {n_connections}" for name in silent}
+        return costs, dict.fromkeys(silent, f"no answer within {self.seconds} s at concurrency {n_connections}")

@@ -78,7 +78,7 @@ def measure(setup: Setup) -> Found:
         costs: dict[int, list[Cost]] = {}
         for n in _CONCURRENCIES:
             costs[n], silent = setup.compared(servers, targets, sent, n)
-            problems |= silent
+            problems.update(silent)
     neg_elbo = {target.name: neg_elbo_of(answers[target]) for target in targets if target not in _OF_OTHER_MODELS}
     names = sorted(set(ENVIRONMENTS.values()))
     return Found(
