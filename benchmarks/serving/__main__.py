@@ -59,25 +59,24 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
     setup = Setup(
         Place(folder, options.peers.absolute()), bundle(folder), rounds=options.rounds, seconds=options.seconds
     )
+    measured_on = machine()  # before any result is written, which would change the revision
     kept = _kept(results / "serving.json", set(_PARTS) - set(options.only))
-    bars: dict[str, list[Bar]] = {}
     failed: list[str] = []
     for name in options.only:
         print(f"== {name}", file=sys.stderr, flush=True)
         try:
-            kept[name] = _measured(_PARTS[name], setup)
+            kept[name] = _measured(_PARTS[name], setup, measured_on)
         except Exception:  # the edge of this program: one part that fails does not cost the others' minutes
             traceback.print_exc()
             failed.append(name)
-            continue
-        bars |= _written(kept, results)
+    bars = _written(kept, results)
     print(bars_table(bars))
     is_met = all(bar.verdict == "met" for of_part in bars.values() for bar in of_part)
     return 0 if is_met and not failed else 1
 
 
 def _written(kept: Mapping[str, Kept], results: Path) -> dict[str, list[Bar]]:
-    """Writes what is known so far; returns the bars by title."""
+    """Writes the results; returns the bars by title."""
     parts = {name: module for name, module in _PARTS.items() if name in kept}
     bars: dict[str, list[Bar]] = {module.TITLE: module.bars(kept[name].found) for name, module in parts.items()}
     found = {
@@ -96,14 +95,14 @@ def _written(kept: Mapping[str, Kept], results: Path) -> dict[str, list[Bar]]:
     return bars
 
 
-def _measured(part: ModuleType, setup: Setup) -> Kept:
+def _measured(part: ModuleType, setup: Setup, measured_on: dict[str, Any]) -> Kept:
     cores, before = os.sched_getaffinity(0), time.perf_counter()
     os.sched_setaffinity(0, {LOAD_CORE})  # what is started here and not told otherwise stays off the servers' core
     try:
         found = part.measure(setup)
     finally:
         os.sched_setaffinity(0, cores)
-    return Kept(machine(), round(time.perf_counter() - before, 1), found)
+    return Kept(measured_on, round(time.perf_counter() - before, 1), found)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

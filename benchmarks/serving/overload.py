@@ -125,7 +125,7 @@ def section(found: Found) -> str:
         f"Requests come evenly, first at the rate that a closed loop reaches, then at {_TIMES} times that, {_SECONDS} "
         f"s each; a good answer is 200 within {open_loop.PATIENCE_S:g} s. A request that finds no free connection (of "
         f"{_KINDS[1][2]:,} for one record, {_KINDS[1000][2]:,} for a thousand) is not sent: where fewer were sent than "
-        f"asked, all connections were waiting. {' and '.join(f'`{path}`' for path in _PATHS)} are asked every "
+        f"asked, all were in use. {' and '.join(f'`{path}`' for path in _PATHS)} are asked every "
         f"{1e3 * _EVERY_S:g} ms meanwhile, from the core of the load.\n\n{markdown_table(headings, rows)}"
     )
 
