@@ -43,11 +43,13 @@ class Kept(msgspec.Struct):
 
     Attributes:
         machine: what it was measured on, and when.
+        bundle: which one.
         took_s: how long.
         found: its figures.
     """
 
     machine: dict[str, Any]
+    bundle: str
     took_s: float
     found: Any
 
@@ -102,7 +104,7 @@ def _measured(part: ModuleType, setup: Setup, measured_on: dict[str, Any]) -> Ke
         found = part.measure(setup)
     finally:
         os.sched_setaffinity(0, cores)
-    return Kept(measured_on, round(time.perf_counter() - before, 1), found)
+    return Kept(measured_on, setup.bundle.label, round(time.perf_counter() - before, 1), found)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -130,7 +132,7 @@ def _kept(path: Path, names: Set[str]) -> dict[str, Kept]:
 
 def _section(module: ModuleType, kept: Kept) -> str:
     measured = kept.machine
-    when = f"Measured on {measured['date']}, revision {measured['revision']}, in {kept.took_s:.0f} s."
+    when = f"Measured on {measured['date']}, revision {measured['revision']}, `{kept.bundle}`, in {kept.took_s:.0f} s."
     return f"## {module.TITLE}\n\n{module.section(kept.found)}\n\n{when}"
 
 
