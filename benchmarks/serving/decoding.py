@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from benchmarks.report import markdown_table
 from benchmarks.serving.bars import Bar
 from benchmarks.serving.setup import Setup
-from nelbo.records import RecordDecoder, value_type
+from nelbo.records import RecordDecoder
 from nelbo.schema import Schema
 
 TITLE = "Decoding of gaps and categories"
@@ -68,9 +68,9 @@ def body(of: Schema, n: int = _N_RECORDS) -> bytes:
 
 
 def bare(of: Schema) -> msgspec.json.Decoder[msgspec.Struct]:
-    """The decoder of structs that the schema's types make, and of nothing else."""
+    """The decoder of structs with the types that the schema's records have in JSON, and of nothing else."""
     fields = [
-        (column.name, value_type(column) | UnsetType, UNSET) if column.nullable else (column.name, value_type(column))
+        (column.name, float | None | UnsetType, UNSET) if column.nullable else (column.name, str | None)
         for column in sorted(of.fields, key=lambda column: column.nullable)
     ]
     record = msgspec.defstruct("Record", fields, forbid_unknown_fields=True, gc=False)
