@@ -14,11 +14,13 @@ LABEL ?=
 NORMAL ?=
 SCHEMA ?=
 BUNDLES ?= build/bundles
+PEERS ?= build/peers
+PARTS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -111,6 +113,14 @@ bench-contamination: $(VENV)/.dev
 # False alarms and delays of drift; minutes.
 bench-drift: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.drift
+
+# What serving costs, beside bare uvicorn, its own parts alone and peers; a quarter of an hour on two idle cores, `wrk`
+# installed. PARTS="single thousand" measures only these anew. The peers' environments take some GB and minutes more.
+bench-serving: $(VENV)/.dev bench-serving-peers
+	$(BIN)/python -m benchmarks.serving --peers $(PEERS) $(if $(PARTS),--only $(PARTS))
+
+bench-serving-peers: $(VENV)/.dev
+	-$(BIN)/python -m benchmarks.serving.peers $(PEERS)
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start

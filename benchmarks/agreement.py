@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from benchmarks.report import RESULTS, markdown_table, write_report
-from benchmarks.serving import serving, wait_until_ready
+from benchmarks.serving_process import serving, wait_until_ready
 from nelbo.bundle import read_bundle
 from nelbo.calibration import STATISTICS
 from nelbo.schema import Column, Schema

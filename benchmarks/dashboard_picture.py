@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks.mixed_traffic import Traffic, send_all
 from benchmarks.panels import Panel, read_panels
-from benchmarks.serving import serving, wait_until_ready
+from benchmarks.serving_process import serving, wait_until_ready
 from benchmarks.watching import Prometheus, watching
 
 _VARIABLES = {"__rate_interval": "5s", "job": "nelbo", "model": ".*"}

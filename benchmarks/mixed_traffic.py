@@ -19,7 +19,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.report import markdown_table, write_report
-from benchmarks.serving import serving, wait_until_ready
+from benchmarks.serving_process import serving, wait_until_ready
 from nelbo.bundle import read_bundle
 from nelbo.scoring import Scorer
 from nelbo.store import Store

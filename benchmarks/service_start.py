@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from benchmarks.report import RESULTS, markdown_table, write_report
-from benchmarks.serving import serving
+from benchmarks.serving_process import serving
 from nelbo.bundle import read_bundle
 from nelbo.store import Store
 

@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.mixed_traffic import Sent, Traffic, differences, growth, send_all, series
 from benchmarks.panels import DASHBOARD, Panel, read_panels
-from benchmarks.serving import serving, wait_until_ready
+from benchmarks.serving_process import serving, wait_until_ready
 from benchmarks.watching import RULES, Prometheus, watching
 from tests.bundles import write_tiny_bundle
 from tests.deploy.programs import program

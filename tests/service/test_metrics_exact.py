@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.mixed_traffic import Sent, Series, Traffic, differences, growth, scrape, send_all
-from benchmarks.serving import serving, wait_until_ready
+from benchmarks.serving_process import serving, wait_until_ready
 
 Run = tuple[list[Sent], list[int], dict[Series, float], dict[Series, float]]
 
