@@ -56,18 +56,21 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes, declared.decode())
-    body, more = b"", True
-    chunks, n_bytes = [], 0
+    chunks: list[bytes] = []
+    n_bytes, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body, more = message.get("body", b""), message.get("more_body", False)
+        body: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
         n_bytes += len(body)
         if n_bytes > max_bytes:
             raise _too_large(max_bytes, "more")
+        if not (more or chunks):
+            return body  # most bodies come in one piece
         chunks.append(body)
-    return body if len(chunks) == 1 else b"".join(chunks)
+    return b"".join(chunks)
 
 
 def _too_large(max_bytes: int, found: str) -> ProblemError:

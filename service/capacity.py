@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from nelbo.resources import Resources
 from service.settings import Settings
 
-# In a second or less that many are scored on one processor, so nobody waits longer for the queue. Chosen
-_MOST_QUEUED = 20_000
+# Of 30 fields, with one in a hundred flagged and explained, that many take 0.6 s on one processor (2026-11-25), and
+# who waits for longer has often left. Chosen
+_MOST_QUEUED = 5_000
 # What a waiting record of 30 fields takes while it is decoded, scored and answered; measured 2026-11-25: 2 to 3 kB.
 _BYTES_A_RECORD = 4096
 _SHARE_OF_MEMORY = 4  # a quarter of it may hold records that wait; chosen
@@ -19,7 +20,7 @@ class Capacity:
 
     Attributes:
         workers: threads that score large bodies, beside the event loop.
-        max_queued_records: records that may wait.
+        max_queued_records: while as many wait, requests are refused.
         why: a sentence on each.
     """
 
@@ -34,7 +35,7 @@ def capacity_of(settings: Settings, resources: Resources) -> Capacity:
     threads = f"{workers} thread{'s' * (workers > 1)} for large bodies beside the event loop"
     found = f"{resources.processors:g} processors by {resources.processors_by}"
     queued, by = _queued(settings, resources)
-    return Capacity(workers, queued, (f"{threads}: {found}", f"at most {queued:,} records wait: {by}"))
+    return Capacity(workers, queued, (f"{threads}: {found}", f"requests refused while {queued:,} records wait: {by}"))
 
 
 def _queued(settings: Settings, resources: Resources) -> tuple[int, str]:

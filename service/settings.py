@@ -19,8 +19,8 @@ class Settings(BaseSettings):
         port: 0 takes any free one, and the log names it.
         max_body_bytes: a longer body is refused before it is read to its end.
         max_records: of one request.
-        max_queued_records: of all requests that wait to be scored; more are refused with 503 until some are answered.
-            None for what memory allows, at most 20,000.
+        max_queued_records: while as many wait to be scored, requests are refused with 503; None for what memory allows,
+            at most 5,000.
         log_level: the least severe log line that is written.
     """
 

@@ -20,16 +20,19 @@ def test_a_quarter_of_little_memory_bounds_the_queue() -> None:
     assert found.max_queued_records == 64 * 2**20 // 4 // 4096
     assert found.why == (
         "1 thread for large bodies beside the event loop: 1 processors by the container's quota",
-        "at most 4,096 records wait: a quarter of 64 MiB of memory by the container's limit",
+        "requests refused while 4,096 records wait: a quarter of 64 MiB of memory by the container's limit",
     )
 
 
 @pytest.mark.parametrize("memory_bytes", [None, 8 * 2**30])
 def test_much_memory_leaves_the_default(memory_bytes: int | None) -> None:
     found = capacity_of(Settings(), resources(1, memory_bytes))
-    assert (found.max_queued_records, found.why[1]) == (20_000, "at most 20,000 records wait: the default")
+    assert (found.max_queued_records, found.why[1]) == (5_000, "requests refused while 5,000 records wait: the default")
 
 
 def test_the_setting_goes_before_both() -> None:
     found = capacity_of(Settings(max_queued_records=7), resources(1, 64 * 2**20))
-    assert (found.max_queued_records, found.why[1]) == (7, "at most 7 records wait: NELBO_MAX_QUEUED_RECORDS")
+    assert (found.max_queued_records, found.why[1]) == (
+        7,
+        "requests refused while 7 records wait: NELBO_MAX_QUEUED_RECORDS",
+    )
