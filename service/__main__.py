@@ -14,20 +14,17 @@ def _leave(_signum: int, _frame: FrameType | None) -> None:
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
-import gc  # noqa: E402
 import os  # noqa: E402
 import socket  # noqa: E402
 
 import uvicorn  # noqa: E402
 
 from service import logs  # noqa: E402
-from service.allocator import keep_freed_memory  # noqa: E402
 from service.app import create_app  # noqa: E402
 from service.lane import Lane  # noqa: E402
+from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
 
-# Garbage in cycles is seldom, and to look for it took 7 % of the time of short requests (2026-11-25). Chosen
-_COLLECTED = (20_000, 20, 20)
 _STOP_S = 20  # how long answers may take after a stop was asked for; below the 30 s that Kubernetes waits
 
 
@@ -41,7 +38,7 @@ def main() -> int:
         return 2
     logs.configure(settings.log_level)
     keep_freed_memory()
-    gc.set_threshold(*_COLLECTED)
+    collect_seldom()
     app = create_app(settings)
     config = uvicorn.Config(
         Lane(app),
