@@ -103,6 +103,7 @@ class Jumper:
     def bet(self, p_values: Scores) -> None:
         """Bets on each p-value in turn."""
         small, none, large = self._shares
+        capital, peak = self.log_capital, self.log_peak
         for p in p_values.tolist():
             # The three shares add up to 1 before each bet, so what jumps to each of them is the same.
             small = ((1 - _JUMP) * small + _JUMP / 3) * (1.5 - p)
@@ -110,9 +111,11 @@ class Jumper:
             large = ((1 - _JUMP) * large + _JUMP / 3) * (0.5 + p)
             growth = small + none + large
             small, none, large = small / growth, none / growth, large / growth
-            self.log_capital += log(growth)
-            self.log_peak = max(self.log_peak, self.log_capital)
+            capital += log(growth)
+            if capital > peak:  # noqa: PLR1730  # for each record of the traffic: max() takes as long as all the rest
+                peak = capital
         self._shares = (small, none, large)
+        self.log_capital, self.log_peak = capital, peak
 
 
 class Martingale:

@@ -81,6 +81,7 @@ class Graph:
         _refuse_other_interface(label, self._inputs, {node.name for node in self._session.get_outputs()})
         self._label = label
         self.schema = schema
+        self._nothing = np.zeros((CHUNK, len(schema.fields)), dtype=np.bool_)
         self.n_evidence = {node.name: node.shape for node in self._session.get_outputs()}["evidence"][-1]
 
     def run(self, batch: Batch, hidden: NDArray[np.bool_] | None = None) -> Outputs:
@@ -91,7 +92,7 @@ class Graph:
             hidden: shape (n, n_fields); True treats the value as missing.
         """
         n = len(batch)
-        hidden = np.zeros((n, len(self.schema.fields)), dtype=np.bool_) if hidden is None else hidden
+        hidden = self._nothing_hidden(n) if hidden is None else hidden
         parts = [self._run(batch.numbers[rows], batch.codes[rows], hidden[rows]) for rows in _chunks(n)]
         joined = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         *nats, numbers, codes, latents = joined
@@ -100,6 +101,11 @@ class Graph:
         if [part.shape for part in (contributions, numbers, codes)] != [(n, width) for width in widths]:
             raise BundleError(f"{self._label}: score.onnx answers for other fields than schema.json has")
         return Outputs(contributions, kl, evidence, numbers, codes, latents)
+
+    def _nothing_hidden(self, n: int) -> NDArray[np.bool_]:
+        if n > len(self._nothing):
+            return np.zeros((n, len(self.schema.fields)), dtype=np.bool_)
+        return self._nothing[:n]
 
     def _run(
         self, numbers: NDArray[np.float64], codes: NDArray[np.int64], hidden: NDArray[np.bool_]

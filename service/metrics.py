@@ -43,6 +43,9 @@ SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25
 N_RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
 
 
+_PENDING = 64  # arrays of values; chosen
+
+
 class Histogram:
     """Counts of values by bucket, and their sum.
 
@@ -54,6 +57,7 @@ class Histogram:
         self.bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+        self._pending: list[NDArray[np.float64]] = []  # values that nobody has asked for yet
 
     def add(self, value: float, times: int = 1) -> None:
         """Counts a value, so many times."""
@@ -61,7 +65,14 @@ class Histogram:
         self._sum += times * value
 
     def add_all(self, values: NDArray[np.float64]) -> None:
-        """Counts many values."""
+        """Counts many values; when someone asks, or they are as many as is worth a call."""
+        self._pending.append(values)
+        if len(self._pending) >= _PENDING:
+            self._settle()
+
+    def _settle(self) -> None:
+        values = np.concatenate([np.empty(0), *self._pending])
+        self._pending = []
         places = np.searchsorted(self.bounds, values, side="left")
         for place, count in enumerate(np.bincount(places, minlength=len(self._counts)).tolist()):
             self._counts[place] += count
@@ -69,6 +80,7 @@ class Histogram:
 
     def samples(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative counts by upper bound, and the sum, as prometheus_client takes them."""
+        self._settle()
         names = [*map(str, self.bounds), "+Inf"]
         return list(zip(names, np.cumsum(self._counts).tolist(), strict=True)), self._sum
 
