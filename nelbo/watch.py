@@ -20,7 +20,7 @@ class Watch:
     Every 250 records a window of that length is full, every 500 one of 500, and so on, and of each length the newest
     one is judged: a large change is found soon, a small one as soon as records suffice. It is judged when someone asks,
     since a judgement takes as long as scoring a hundred records: windows that came and went between two questions are
-    never looked at, and what a window found holds until the next one of its length is full. It keeps at most fifteen
+    never looked at, and what a window found holds until one of its length is judged again. It keeps at most fifteen
     windows and the scores of 20,000 records, however long the stream is.
 
     Args:
@@ -35,7 +35,8 @@ class Watch:
         self._partial = self._window()
         self._waiting: list[Window | None] = [None] * _N_LENGTHS  # each for another of its length to join it
         self._newest: list[Window | None] = [None] * _N_LENGTHS
-        self._judgements: list[Judgement | None] = [None] * _N_LENGTHS  # None: of no window, or not yet judged
+        self._stale = [False] * _N_LENGTHS  # the newest one is not judged yet
+        self._judgements: list[Judgement | None] = [None] * _N_LENGTHS
 
     def add(self, scored: Scored) -> None:
         """Takes in scored records, in the order in which they came."""
@@ -50,8 +51,16 @@ class Watch:
                 self._carry(self._partial)
                 self._partial = self._window()
 
-    def verdict(self, now: datetime, max_age_days: float = MAX_AGE_DAYS) -> Verdict:
-        """What holds now; a batch more may change it."""
+    def verdict(self, now: datetime, max_age_days: float = MAX_AGE_DAYS, at_most: int = _N_LENGTHS) -> Verdict:
+        """What holds now; a batch more may change it.
+
+        Args:
+            now: UTC.
+            max_age_days: of a calibration, until it is stale.
+            at_most: windows to judge, for whoever cannot wait for all that are full: the longest first, since a short
+                one is soon full again.
+        """
+        self._judge(at_most)
         return verdict(self._bundle, self._telling(), not self._martingale.is_alarmed, now, max_age_days=max_age_days)
 
     def _window(self) -> Window:
@@ -60,18 +69,21 @@ class Watch:
     def _carry(self, window: Window) -> None:
         """Keeps a full window, and those that it completes: as a carry runs through a binary number."""
         for length, waiting in enumerate(self._waiting):
-            self._newest[length], self._judgements[length] = window, None
+            self._newest[length], self._stale[length] = window, True
             if waiting is None:
                 self._waiting[length] = window
                 return
             self._waiting[length] = None
             window = waiting.merged(window)
 
+    def _judge(self, at_most: int) -> None:
+        full = ((length, window) for length, window in enumerate(self._newest) if window is not None)
+        stale = [(length, window) for length, window in full if self._stale[length]]
+        for length, window in stale[::-1][:at_most]:
+            self._judgements[length], self._stale[length] = judge(window, _share(length)), False
+
     def _telling(self) -> Judgement:
         """The judgement to show: one that found something, of the strongest evidence; else the one of most records."""
-        for length, window in enumerate(self._newest):
-            if window is not None and self._judgements[length] is None:
-                self._judgements[length] = judge(window, _share(length))
         judged = [judgement for judgement in self._judgements if judgement is not None]
         if not judged:
             return judge(self._partial)

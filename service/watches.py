@@ -30,8 +30,9 @@ class _Watched:
 class Watches:
     """A watch over each model's records; the event loop's thread adds to it, any thread may read a verdict.
 
-    A new version is watched from its first record on: it has a reference of its own. To judge takes some milliseconds
-    of the event loop, so it is done again when new records fill a window and 200 times as long has gone by.
+    A new version is watched from its first record on: it has a reference of its own. To judge a window takes
+    some milliseconds of the event loop, so the next one is judged when new records fill it and 200 times as long has
+    gone by.
 
     Args:
         clock: seconds since 1970, for the age of a calibration.
@@ -50,7 +51,7 @@ class Watches:
         # Between two judgements nothing changes but the number of records.
         is_full = watched.n_records // MIN_RECORDS > watched.n_judged // MIN_RECORDS
         if is_full and self._timer() >= watched.judge_again_at:
-            self.refresh(scorer)
+            self._judge(watched, at_most=1)
 
     def verdict(self, scorer: Scorer) -> Verdict:
         """What the last judgement of a model's records said."""
@@ -58,9 +59,14 @@ class Watches:
 
     def refresh(self, scorer: Scorer) -> Verdict:
         """The same, judged by the clock as well: a calibration gets too old without any record."""
-        watched = self._of(scorer)
-        started = self._timer()
-        watched.verdict, watched.n_judged = watched.watch.verdict(self._now()), watched.n_records
+        return self._judge(self._of(scorer))
+
+    def _judge(self, watched: _Watched, at_most: int | None = None) -> Verdict:
+        """Judges the windows that are full, or so many of them."""
+        started, now = self._timer(), self._now()
+        watch = watched.watch
+        watched.verdict = watch.verdict(now) if at_most is None else watch.verdict(now, at_most=at_most)
+        watched.n_judged = watched.n_records
         ended = self._timer()
         watched.judge_again_at = ended + _PAUSE * (ended - started)
         return watched.verdict
