@@ -50,9 +50,10 @@ class Ranks:
         self._earlier = self._recent = np.empty(0)
 
     def _next(self, scores: Scores) -> Scores:
-        scores = np.clip(scores, -_HUGE, _HUGE)
+        scores = np.minimum(np.maximum(scores, -_HUGE), _HUGE)
         scores = scores + _tolerance(scores)  # as the calibration scores are raised
-        low, high = scores - 2 * _tolerance(scores), scores + 2 * _tolerance(scores)
+        apart = 2 * _tolerance(scores)
+        low, high = scores - apart, scores + apart
         above = np.zeros(scores.size)
         tied = np.ones(scores.size)  # with itself
         for others in (self._calibration, self._earlier):

@@ -445,9 +445,9 @@ def _expect_colons(body: bytes, expected: int) -> None:
 
 
 def _has_colons(body: bytes, expected: int) -> bool:
-    if b"\\" in body and (b"\\u003a" in body or b"\\u003A" in body):
+    if count(body, b":") != expected:
         return False
-    return count(body, b":") == expected
+    return b"\\" not in body or not (b"\\u003a" in body or b"\\u003A" in body)
 
 
 def _escaped(name: str) -> str:

@@ -19,7 +19,7 @@ from service.decoding import is_json
 from service.forms import wants_json
 from service.live import Live
 from service.metrics import Metrics
-from service.problems import JSON, Answer, ProblemError, problem
+from service.problems import JSON_HEADERS, Answer, ProblemError, problem
 from service.request import ScoreRequest
 
 # A longer body is decoded and scored in a thread, so that health and short requests do not wait for it.
@@ -28,7 +28,6 @@ LARGE_BODY_BYTES = 64 * 1024
 # waiting: a record among 32 costs the graph hardly more than one among 64. With 32 clients a request took 72 µs of
 # processor time instead of 88 so (2026-11-25).
 _MOST_TURNS, _ENOUGH = 32, 32
-_HEADERS = {"content-type": JSON}
 _SHORT_BODY_BYTES = 1024
 _RETRY_AFTER_S = 1  # a full queue is scored in less; chosen
 
@@ -246,7 +245,7 @@ class Batching:
             own = (
                 head(scorer, wish.decision, scored.segments[rows].tolist(), state) if wish.decision.segments else shared
             )
-            _give(waiting, Answer(200, _HEADERS, body_of(own, found[rows])))
+            _give(waiting, Answer(200, JSON_HEADERS, body_of(own, found[rows])))
         marks.append(clock())
         tally.count(scorer, scored, marks, [size for size in sizes if size >= 0], n_later)
         self.count(tally)
@@ -265,7 +264,7 @@ def _explained(live: Live, wish: Wish, scored: Scored, clock: Callable[[], float
     explained = clock()
     state = live.watches.verdict(wish.scorer).state
     body = body_of(head(wish.scorer, wish.decision, scored.segments.tolist(), state), found)
-    return Answer(200, _HEADERS, body), Tally(
+    return Answer(200, JSON_HEADERS, body), Tally(
         stages={"explain": (explained - started, 1), "encode": (clock() - explained, 1)}
     )
 

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from itertools import count
 
 from starlette.requests import ClientDisconnect
@@ -13,7 +14,7 @@ from service import logs
 from service.body import Headers, headers_of
 from service.logs import RequestIds
 from service.metrics import Metrics
-from service.problems import Answer, problem
+from service.problems import JSON_HEADERS, Answer, problem
 from service.v2.refusal import in_form_of
 
 UNMATCHED = "unmatched"
@@ -95,9 +96,19 @@ def failed(error: Exception, headers: Headers, request_id: bytes, route: str) ->
     return problem("internal", f"the log says why under request id {request_id.decode()}")
 
 
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+_JSON = _encoded(JSON_HEADERS)  # of most answers
+
+
 async def respond(answer: Answer, request_id: bytes, send: Send) -> None:
     """Sends an answer."""
-    headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    headers += (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id)
+    headers = [
+        *(_JSON if answer.headers is JSON_HEADERS else _encoded(answer.headers)),
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"x-request-id", request_id),
+    ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

@@ -17,6 +17,7 @@ from nelbo.errors import (
 )
 
 JSON = "application/json"
+JSON_HEADERS = {"content-type": JSON}
 MEDIA_TYPE = "application/problem+json"
 
 Kind = Literal[
