@@ -29,6 +29,9 @@ LARGE_BODY_BYTES = 64 * 1024
 # processor time instead of 88 so (2026-11-25).
 _MOST_TURNS, _ENOUGH = 32, 32
 _SHORT_BODY_BYTES = 1024
+# Who waits for longer has often left. Records that are flagged and explained take hundreds of times as long as others,
+# so how many are scored meanwhile is told by the last large bodies, of at least so many records. Chosen
+_LONGEST_WAIT_S, _SHARE_OF_LAST, _TELLING = 0.7, 0.3, 100
 _RETRY_AFTER_S = 1  # a full queue is scored in less; chosen
 
 
@@ -53,7 +56,7 @@ class Batching:
         live: the loaded models.
         metrics: to count by.
         max_records: of one request.
-        capacity: how many records may wait; while there are more, requests are refused.
+        capacity: how many records may wait; while there are more, or as many as take long, requests are refused.
         clock: seconds from any start, for the stages.
     """
 
@@ -69,6 +72,7 @@ class Batching:
         self._max_records, self._max_queued = max_records, capacity.max_queued_records
         self._waiting: deque[_Waiting] = deque()  # at the next turn of the event loop
         self._n_queued = 0
+        self._s_a_record = 0.0  # that large bodies take, of late
         self.worker = ThreadPoolExecutor(capacity.workers, thread_name_prefix="score")
 
     @property
@@ -119,7 +123,7 @@ class Batching:
 
     def _is_full(self) -> bool:
         # Not "with its records": then a large request would find no room as long as small ones come.
-        return self._n_queued >= self._max_queued
+        return self._n_queued >= self._max_queued or self._n_queued * self._s_a_record >= _LONGEST_WAIT_S
 
     def _n_records(self, request: ScoreRequest) -> int:
         """About how many records a body holds, before it is decoded: by its commas, in any form that is text.
@@ -135,17 +139,25 @@ class Batching:
         return 1 + max(count(request.body, b",") // n_columns, n_bytes // 1024)
 
     def _refuse(self) -> Answer:
-        detail = f"{self._n_queued} records wait to be scored; expected less than {self._max_queued}, try again later"
+        detail = f"{self._n_queued} records wait to be scored, more than are scored in a second; try again later"
         self._metrics.reject("queue-full")
         return problem("queue-full", detail, headers={"retry-after": str(_RETRY_AFTER_S)})
 
     # --- in the worker --------------------------------------------------------------------------------
 
     async def _answer_in_worker(self, request: ScoreRequest) -> Answer:
-        work = partial(answer, self._live, request, max_records=self._max_records)
-        found, tally = await asyncio.get_running_loop().run_in_executor(self.worker, work)
+        loop = asyncio.get_running_loop()
+        found, tally, seconds = await loop.run_in_executor(self.worker, self._timed, request)
         self.count(tally)
+        n = sum(tally.n_records)
+        if n >= _TELLING:
+            self._s_a_record += _SHARE_OF_LAST * (seconds / n - self._s_a_record)
         return found
+
+    def _timed(self, request: ScoreRequest) -> tuple[Answer, Tally, float]:
+        started = self._clock()
+        found, tally = answer(self._live, request, max_records=self._max_records)
+        return found, tally, self._clock() - started
 
     def _hand_over(self, waiting: _Waiting, work: Callable[[], tuple[Answer, Tally]]) -> None:
         """Lets the worker answer a request that is waiting."""

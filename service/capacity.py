@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from nelbo.resources import Resources
 from service.settings import Settings
 
-# Of 30 fields, with one in a hundred flagged and explained, that many take 0.6 s on one processor (2026-11-25), and
-# who waits for longer has often left. Chosen
-_MOST_QUEUED = 5_000
+# Of 30 fields, that many take half a second on one processor where none is explained (2026-11-25). Chosen
+_MOST_QUEUED = 20_000
 # What a waiting record of 30 fields takes while it is decoded, scored and answered; measured 2026-11-25: 2 to 3 kB.
 _BYTES_A_RECORD = 4096
 _SHARE_OF_MEMORY = 4  # a quarter of it may hold records that wait; chosen

@@ -27,7 +27,7 @@ def serve(
     max_records: Annotated[int | None, typer.Option(help="Most records a request. [default: 10000]")] = None,
     max_queued_records: Annotated[
         int | None,
-        typer.Option(help="Most records that wait to be scored. [default: what memory allows, at most 5000]"),
+        typer.Option(help="Most records that wait to be scored. [default: what memory allows, at most 20000]"),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
 ) -> None:

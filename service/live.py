@@ -93,7 +93,6 @@ class Live:
         for name in names:
             self.load(name)
         # What is loaded stays; to look through it again and again would make the event loop pause for milliseconds.
-        gc.collect()
         gc.freeze()
 
     def load(self, name: str) -> None:

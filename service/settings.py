@@ -20,7 +20,7 @@ class Settings(BaseSettings):
         max_body_bytes: a longer body is refused before it is read to its end.
         max_records: of one request.
         max_queued_records: while as many wait to be scored, requests are refused with 503; None for what memory allows,
-            at most 5,000.
+            at most 20,000.
         log_level: the least severe log line that is written.
     """
 

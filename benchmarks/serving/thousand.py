@@ -70,8 +70,8 @@ class Found(msgspec.Struct, frozen=True):
     not_measured: dict[str, str]
 
     def cpu_us(self, target: Target) -> float | None:
-        """CPU time of a request; None where there is none."""
-        return next((cost.cpu_us for cost in self.costs if cost.name == target.name), None)
+        """CPU time of a request; None where there is none, or some were refused, which takes less."""
+        return next((cost.cpu_us for cost in self.costs if cost.name == target.name and not cost.n_failed), None)
 
     @property
     def parts_us(self) -> float:

@@ -27,7 +27,10 @@ def test_a_quarter_of_little_memory_bounds_the_queue() -> None:
 @pytest.mark.parametrize("memory_bytes", [None, 8 * 2**30])
 def test_much_memory_leaves_the_default(memory_bytes: int | None) -> None:
     found = capacity_of(Settings(), resources(1, memory_bytes))
-    assert (found.max_queued_records, found.why[1]) == (5_000, "requests refused while 5,000 records wait: the default")
+    assert (found.max_queued_records, found.why[1]) == (
+        20_000,
+        "requests refused while 20,000 records wait: the default",
+    )
 
 
 def test_the_setting_goes_before_both() -> None:

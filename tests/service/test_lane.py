@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import count
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from nelbo.decision import Decision
 from nelbo.records import Batch
 from nelbo.scoring import CHUNK, Scored
+from service.batching import Batching
 from service.lane import Lane
 from tests.bundles import normal_records, odd_record
 from tests.service.conftest import Client, ClientFactory, Scrape
@@ -188,6 +190,16 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(client_factory: Client
     assert sent(Lane(client.app), [thousand])[0].status_code == 200
     assert client.scrape().value("nelbo_requests_rejected_total", reason="queue-full") == len(refused)
     assert client.service.batching.n_queued == 0
+
+
+def test_records_that_take_long_fill_the_queue_sooner(client_factory: ClientFactory) -> None:
+    seconds = count(step=10)  # whoever looks at the clock finds ten more seconds gone
+    client = client_factory()
+    service = client.service
+    service.batching = Batching(service.live, service.metrics, 10_000, service.capacity, lambda: float(next(seconds)))
+    thousand = ("POST", PATH, JSON, body(*normal_records(1_000, seed=9)))
+    assert [answer.status_code for answer in sent(Lane(client.app), [thousand] * 2)] == [200, 200]
+    assert sorted(answer.status_code for answer in sent(Lane(client.app), [thousand] * 3)) == [200, 503, 503]
 
 
 def test_a_failure_of_one_request_is_logged_and_answered_by_its_id(
