@@ -12,6 +12,7 @@ from nelbo.scoring import Scored, Scorer
 from nelbo.verdict import Verdict
 from nelbo.watch import Watch
 
+_MOST_AT_ONCE = 256  # a window's worth; chosen
 _PAUSE = 200  # of a judgement's own duration; chosen, half a percent of the time
 
 
@@ -44,8 +45,12 @@ class Watches:
         self._watched: dict[str, _Watched] = {}
 
     def add(self, scorer: Scorer, scored: Scored) -> None:
-        """Takes in the records of one request."""
+        """Takes in the records of one request; of a large one some 256, spread over it.
+
+        To watch a record takes 3 µs, a tenth of what it takes to score it, and so many tell of a change as well.
+        """
         watched = self._of(scorer)
+        scored = scored.part(slice(None, None, max(1, len(scored.batch) // _MOST_AT_ONCE)))
         watched.watch.add(scored)
         watched.n_records += len(scored.batch)
         # Between two judgements nothing changes but the number of records.

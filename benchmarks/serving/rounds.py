@@ -17,6 +17,10 @@ from benchmarks.serving.wrk import Load, loaded
 
 _PATIENCE_S, _POLL_S = 90.0, 0.05
 _SETTLE_S = 0.05  # for answers that wrk no longer waited for; chosen
+_IDLE_S, _LONGEST_SETTLE_S = (
+    0.011,
+    5.0,
+)  # of CPU a pause: a tick of the kernel's clock; and some servers never rest. Chosen
 _SHOWN = 100  # characters of an answer that says no
 
 
@@ -139,13 +143,22 @@ def compared(
         for target in targets:
             server, body = servers[target.program], bodies[target.form]
             headers = {"Content-Type": body.content_type, **body.headers}
-            time.sleep(_SETTLE_S)
-            before = server.cpu_s()
+            before = _idle_cpu_s(server)
             load = loaded(server.url + target.path, files[target.form], headers, n_connections, seconds)
             cpu_s = server.cpu_s() - before
             if number:
                 found[target].append((cpu_s, server.pss_mb(), load))
     return [cost(target.name, loads) for target, loads in found.items() if any(load.n_requests for *_, load in loads)]
+
+
+def _idle_cpu_s(server: Server) -> float:
+    """Its CPU seconds once it does nothing any more: what the load before has left waiting is not the next one's."""
+    before, now = -1.0, server.cpu_s()
+    until = time.monotonic() + _LONGEST_SETTLE_S
+    while now - before > _IDLE_S and time.monotonic() < until:
+        time.sleep(_SETTLE_S)
+        before, now = now, server.cpu_s()
+    return now
 
 
 def cost(name: str, loads: Sequence[tuple[float, float, Load]]) -> Cost:
