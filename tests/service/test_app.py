@@ -261,7 +261,7 @@ def test_records_like_those_of_the_fit_are_fresh_and_others_are_drifting(client:
     client.score(moved)
     drift = client.get("/v1/models/pumps").json()[
         "drift"
-    ]  # judges at once; an answer may be too early for the next look
+    ]  # judges at once, as an answer need not
     after = client.score(normal_records(1)).json()["decision"]["state"]
     assert (after, drift["state"]) in {("drifting", "drifting"), ("stale", "stale")}
     assert drift["reason"].startswith("field 'pressure' has changed most")
