@@ -259,9 +259,7 @@ def test_records_like_those_of_the_fit_are_fresh_and_others_are_drifting(client:
     assert [field["field"] for field in fresh["fields"]] == ["pressure", "valve", "in/out [l/s]", "rpm", "heated"]
     moved = [record | {"pressure": record["pressure"] + 1.0} for record in normal_records(500, seed=6)]
     client.score(moved)
-    drift = client.get("/v1/models/pumps").json()[
-        "drift"
-    ]  # judges at once, as an answer need not
+    drift = client.get("/v1/models/pumps").json()["drift"]  # judges at once
     after = client.score(normal_records(1)).json()["decision"]["state"]
     assert (after, drift["state"]) in {("drifting", "drifting"), ("stale", "stale")}
     assert drift["reason"].startswith("field 'pressure' has changed most")
