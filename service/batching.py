@@ -71,7 +71,7 @@ class Batching:
         self._live, self._metrics, self._clock = live, metrics, clock
         self._max_records, self._max_queued = max_records, capacity.max_queued_records
         self._waiting: deque[_Waiting] = deque()  # at the next turn of the event loop
-        self._n_queued = 0
+        self._n_queued = self._n_long = 0  # records; those of the second wait for the worker
         self._s_a_record = 0.0  # that large bodies take, of late
         self.worker = ThreadPoolExecutor(capacity.workers, thread_name_prefix="score")
 
@@ -88,11 +88,12 @@ class Batching:
         """The answer to a request."""
         loop = asyncio.get_running_loop()
         n = self._n_records(request)
-        if self._is_full():
+        is_long = len(request.body) > LARGE_BODY_BYTES or not (is_json(request) and wants_json(request))
+        if self._is_full(is_long=is_long):
             return self._refuse()
-        self._n_queued += n
+        self._take(n, is_long=is_long)
         try:
-            if len(request.body) > LARGE_BODY_BYTES or not (is_json(request) and wants_json(request)):
+            if is_long:
                 return await self._answer_in_worker(request)
             waiting = _Waiting(request, n, loop.create_future())
             self._waiting.append(waiting)
@@ -100,7 +101,7 @@ class Batching:
                 loop.call_soon(self._wait, 0, 0)
             return await waiting.answered
         finally:
-            self._n_queued -= n
+            self._take(-n, is_long=is_long)
 
     async def run(self, work: Callable[[], tuple[Answer, Tally]], n_records: int, *, is_long: bool) -> Answer:
         """The answer that other work makes, by itself but of the same queue.
@@ -110,20 +111,27 @@ class Batching:
             n_records: about how many these are.
             is_long: the event loop must not wait for it.
         """
-        if self._is_full():
+        if self._is_full(is_long=is_long):
             return self._refuse()
-        self._n_queued += n_records
+        self._take(n_records, is_long=is_long)
         try:
             loop = asyncio.get_running_loop()
             found, tally = await loop.run_in_executor(self.worker, work) if is_long else work()
             self.count(tally)
             return found
         finally:
-            self._n_queued -= n_records
+            self._take(-n_records, is_long=is_long)
 
-    def _is_full(self) -> bool:
+    def _take(self, n_records: int, *, is_long: bool) -> None:
+        self._n_queued += n_records
+        if is_long:
+            self._n_long += n_records
+
+    def _is_full(self, *, is_long: bool) -> bool:
         # Not "with its records": then a large request would find no room as long as small ones come.
-        return self._n_queued >= self._max_queued or self._n_queued * self._s_a_record >= _LONGEST_WAIT_S
+        if self._n_queued >= self._max_queued:
+            return True
+        return is_long and self._n_long * self._s_a_record >= _LONGEST_WAIT_S
 
     def _n_records(self, request: ScoreRequest) -> int:
         """About how many records a body holds, before it is decoded: by its commas, in any form that is text.
