@@ -39,6 +39,7 @@ _BROUGHT_BY = {
             "httptools",
             "prometheus_client",
             "pydantic_settings",
+            "simdjson",
             "starlette",
             "uvicorn",
             "uvloop",

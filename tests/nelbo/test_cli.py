@@ -475,7 +475,7 @@ def test_misspelt_import_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch, mi
 
 
 def test_libraries_of_the_extras_are_those_that_are_declared() -> None:
-    imported_as = {"scikit-learn": "sklearn", "prometheus-client": "prometheus_client"}
+    imported_as = {"scikit-learn": "sklearn", "pysimdjson": "simdjson"}
     for extra, libraries in cli._BROUGHT_BY.items():
         declared = {
             requirement.split(">")[0].split(";")[0].split("[")[0].strip()
