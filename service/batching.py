@@ -13,6 +13,7 @@ import numpy as np
 from nelbo.characters import count
 from nelbo.results import results
 from nelbo.scoring import CHUNK, Scored
+from nelbo.verdict import State
 from service.answer import Tally, Wish, answer, body_of, head, wish_of
 from service.capacity import Capacity
 from service.decoding import is_json
@@ -260,7 +261,7 @@ class Batching:
             start = rows.stop
             if any_is_odd and is_odd[rows].any():
                 n_later += 1
-                self._hand_over(waiting, partial(_explained, self._live, wish, scored.part(rows), clock))
+                self._hand_over(waiting, partial(_explained, wish, scored.part(rows), state, clock))
                 continue
             own = (
                 head(scorer, wish.decision, scored.segments[rows].tolist(), state) if wish.decision.segments else shared
@@ -277,12 +278,11 @@ class Batching:
             self._live.watches.add(*tally.scored)
 
 
-def _explained(live: Live, wish: Wish, scored: Scored, clock: Callable[[], float]) -> tuple[Answer, Tally]:
+def _explained(wish: Wish, scored: Scored, state: State | None, clock: Callable[[], float]) -> tuple[Answer, Tally]:
     """The answer to a request whose records are scored and counted already, and what remains to be counted."""
     started = clock()
     found = results(wish.scorer, scored, wish.query.explain)
     explained = clock()
-    state = live.watches.verdict(wish.scorer).state
     body = body_of(head(wish.scorer, wish.decision, scored.segments.tolist(), state), found)
     return Answer(200, JSON_HEADERS, body), Tally(
         stages={"explain": (explained - started, 1), "encode": (clock() - explained, 1)}
