@@ -1,6 +1,7 @@
 """The lane and the declared route answer alike: status, headers, body and counters."""
 
 import asyncio
+import csv
 import json
 from itertools import count
 from typing import Any
@@ -164,7 +165,20 @@ def test_requests_that_come_together_get_what_each_would_get_alone(limited: Any)
 
 
 def content(answer: httpx.Response) -> Any:
-    return answer.json() if "json" in answer.headers["content-type"] else answer.text
+    match answer.headers["content-type"]:
+        case "application/x-ndjson":
+            return [json.loads(line) for line in answer.text.splitlines()]
+        case "text/csv":
+            return [[_number(cell) for cell in row] for row in csv.reader(answer.text.splitlines())]
+        case _:
+            return answer.json()
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def expect_alike(one: Any, other: Any) -> None:
