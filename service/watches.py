@@ -13,7 +13,7 @@ from nelbo.verdict import Verdict
 from nelbo.watch import Watch
 
 _MOST_AT_ONCE = 256  # a window's worth; chosen
-_PAUSE = 200  # of a judgement's own duration; chosen, half a percent of the time
+_PAUSE = 500  # of a judgement's own duration; chosen, so that less than one request in a hundred waits for one
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Watches:
     """A watch over each model's records; the event loop's thread adds to it, any thread may read a verdict.
 
     A new version is watched from its first record on: it has a reference of its own. To judge a window takes
-    some milliseconds of the event loop, so the next one is judged when new records fill it and 200 times as long has
+    some milliseconds of the event loop, so the next one is judged when new records fill it and 500 times as long has
     gone by.
 
     Args:
