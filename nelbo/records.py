@@ -187,8 +187,7 @@ class RecordDecoder:
             return self.together((), max_records)[0], [-1] * len(bodies)
         wrong = [i for i, n in _n_colons_of_each(arrays, sizes) if not _has_colons(bodies[i], 1 + n)]
         if wrong:
-            batch, others = self.together([b"" if i in wrong else body for i, body in enumerate(bodies)], max_records)
-            return batch, others
+            return self.together([b"" if i in wrong else body for i, body in enumerate(bodies)], max_records)
         index = [i for size in sizes for i in range(size)]
         return _batch(arrays, np.array(index, dtype=np.int64)), sizes
 

@@ -51,14 +51,14 @@ class Watch:
                 self._carry(self._partial)
                 self._partial = self._window()
 
-    def verdict(self, now: datetime, max_age_days: float = MAX_AGE_DAYS, at_most: int = _N_LENGTHS) -> Verdict:
+    def verdict(self, now: datetime, max_age_days: float = MAX_AGE_DAYS, at_most: int | None = None) -> Verdict:
         """What holds now; a batch more may change it.
 
         Args:
             now: UTC.
             max_age_days: of a calibration, until it is stale.
-            at_most: windows to judge, for whoever cannot wait for all that are full: the longest first, since a short
-                one is soon full again.
+            at_most: windows to judge, for whoever cannot wait for all that are full, which None stands for: the longest
+                first, since a short one is soon full again.
         """
         self._judge(at_most)
         return verdict(self._bundle, self._telling(), not self._martingale.is_alarmed, now, max_age_days=max_age_days)
@@ -76,7 +76,7 @@ class Watch:
             self._waiting[length] = None
             window = waiting.merged(window)
 
-    def _judge(self, at_most: int) -> None:
+    def _judge(self, at_most: int | None) -> None:
         full = ((length, window) for length, window in enumerate(self._newest) if window is not None)
         stale = [(length, window) for length, window in full if self._stale[length]]
         for length, window in stale[::-1][:at_most]:

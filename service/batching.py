@@ -29,7 +29,7 @@ LARGE_BODY_BYTES = 64 * 1024
 # waiting: a record among 32 costs the graph hardly more than one among 64. With 32 clients a request took 72 µs of
 # processor time instead of 88 so (2026-11-25).
 _MOST_TURNS, _ENOUGH = 32, 32
-_SHORT_BODY_BYTES = 1024
+_SHORT_BODY_BYTES = 1024  # chosen: so few records are not worth counting
 # Who waits for longer has often left. Records that are flagged and explained take hundreds of times as long as others,
 # so how many are scored meanwhile is told by the last large bodies, of at least so many records. Chosen
 _LONGEST_WAIT_S, _SHARE_OF_LAST, _TELLING = 0.7, 0.3, 100
@@ -47,9 +47,9 @@ class _Waiting(msgspec.Struct, frozen=True):
 class Batching:
     """Answers scoring requests, each as `answer` would, but many at a time.
 
-    What arrives in one turn of the event loop is scored in the next one, up to 256 records in a turn: nobody waits
-    for a clock. What takes long goes to a worker thread instead: a large body, other forms than JSON, explanations,
-    and a body with something wrong, of which each record must be looked at.
+    What arrives in one turn of the event loop, and in those that follow it without a pause, is scored together, up to
+    256 records in a turn: nobody waits for a clock. What takes long goes to a worker thread instead: a large body,
+    other forms than JSON, explanations, and a body with something wrong, of which each record must be looked at.
 
     The event loop's thread alone calls it, and counts what was scored.
 
@@ -148,7 +148,7 @@ class Batching:
         return 1 + max(count(request.body, b",") // n_columns, n_bytes // 1024)
 
     def _refuse(self) -> Answer:
-        detail = f"{self._n_queued} records wait to be scored, more than are scored in a second; try again later"
+        detail = f"{self._n_queued} records wait to be scored, as many as may; try again later"
         self._metrics.reject("queue-full")
         return problem("queue-full", detail, headers={"retry-after": str(_RETRY_AFTER_S)})
 
@@ -213,9 +213,12 @@ class Batching:
         for group in groups.values():
             try:
                 self._answer(group)
-            except Exception as error:  # one group's failure is not another's; the edge logs it
-                for waiting in group:
-                    _fail(waiting, error)
+            except Exception as error:  # not another group's failure, nor all of this one's; the edge logs it
+                waits = [waiting for waiting in group if not waiting.answered.done()]
+                if len(group) > 1:
+                    self._answer_alone(waits)
+                else:
+                    _fail(group[0], error)
 
     def _answer(self, group: Sequence[_Waiting]) -> None:
         """Answers requests that ask the same of the same model."""

@@ -32,7 +32,7 @@ def capacity_of(settings: Settings, resources: Resources) -> Capacity:
     """What a process with these settings takes on with these resources."""
     workers = min(_MOST_WORKERS, max(1, resources.whole_processors - 1))
     threads = f"{workers} thread{'s' * (workers > 1)} for large bodies beside the event loop"
-    found = f"{resources.processors:g} processors by {resources.processors_by}"
+    found = f"{resources.processors:g} processor{'s' * (resources.processors != 1)} by {resources.processors_by}"
     queued, by = _queued(settings, resources)
     return Capacity(workers, queued, (f"{threads}: {found}", f"requests refused while {queued:,} records wait: {by}"))
 

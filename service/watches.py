@@ -50,7 +50,9 @@ class Watches:
         To watch a record takes 3 µs, a tenth of what it takes to score it, and so many tell of a change as well.
         """
         watched = self._of(scorer)
-        scored = scored.part(slice(None, None, max(1, len(scored.batch) // _MOST_AT_ONCE)))
+        step = len(scored.batch) // _MOST_AT_ONCE
+        if step > 1:
+            scored = scored.part(slice(None, None, step))
         watched.watch.add(scored)
         watched.n_records += len(scored.batch)
         # Between two judgements nothing changes but the number of records.
@@ -69,9 +71,7 @@ class Watches:
     def _judge(self, watched: _Watched, at_most: int | None = None) -> Verdict:
         """Judges the windows that are full, or so many of them."""
         started, now = self._timer(), self._now()
-        watch = watched.watch
-        watched.verdict = watch.verdict(now) if at_most is None else watch.verdict(now, at_most=at_most)
-        watched.n_judged = watched.n_records
+        watched.verdict, watched.n_judged = watched.watch.verdict(now, at_most=at_most), watched.n_records
         ended = self._timer()
         watched.judge_again_at = ended + _PAUSE * (ended - started)
         return watched.verdict

@@ -19,7 +19,7 @@ def test_a_quarter_of_little_memory_bounds_the_queue() -> None:
     found = capacity_of(Settings(), resources(1, 64 * 2**20))
     assert found.max_queued_records == 64 * 2**20 // 4 // 4096
     assert found.why == (
-        "1 thread for large bodies beside the event loop: 1 processors by the container's quota",
+        "1 thread for large bodies beside the event loop: 1 processor by the container's quota",
         "requests refused while 4,096 records wait: a quarter of 64 MiB of memory by the container's limit",
     )
 

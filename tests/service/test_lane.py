@@ -252,6 +252,23 @@ def test_a_failure_of_one_request_is_logged_and_answered_by_its_id(
     assert "7.25" not in answer.text
 
 
+def test_a_failure_among_requests_that_come_together_is_its_own(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = client.service.live.scorers()["pumps"]
+    score = scorer.score
+
+    def fail_at_the_odd(batch: Batch, decision: Decision | None = None) -> Scored:
+        if (batch.numbers == 3000.0).any():
+            raise RuntimeError("no score")
+        return score(batch, decision)
+
+    monkeypatch.setattr(scorer, "score", fail_at_the_odd)
+    bodies = [body(NORMAL[0]), body(NORMAL[0] | {"rpm": 3000.0}), body(NORMAL[1])]
+    answers = sent(Lane(client.app), [("POST", PATH, JSON, one) for one in bodies])
+    assert [answer.status_code for answer in answers] == [200, 500, 200]
+
+
 def test_a_client_that_leaves_before_its_body_is_whole_is_counted(client: Client) -> None:
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b""}
 
