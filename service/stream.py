@@ -21,7 +21,6 @@ from starlette.types import Receive, Send
 from nelbo.errors import RecordError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.results import results
-from nelbo.scoring import Scorer
 from service.answer import Tally, Wish, wish_of
 from service.encoding import answer_headers, lines_of
 from service.forms import NDJSON
@@ -220,16 +219,10 @@ class Streams:
         while lines := await incoming.batch():
             work = partial(_scored, wish, lines, first, self._clock)
             body, tally = await loop.run_in_executor(self._worker, work)
-            if not self._serves(wish.scorer):
-                tally.scored = None  # the watch is over the records of the version that serves now
             self._count(tally)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             first += len(lines)
         await send({"type": "http.response.body", "body": b""})
-
-    def _serves(self, scorer: Scorer) -> bool:
-        state = self._live.state(scorer.bundle.name)
-        return state is not None and state.scorer is scorer
 
 
 def _scored(wish: Wish, lines: Sequence[Line], first: int, clock: Callable[[], float]) -> tuple[bytes, Tally]:
