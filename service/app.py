@@ -61,6 +61,7 @@ class Service:
             max_records=settings.max_records,
             max_body_bytes=settings.max_body_bytes,
         )
+        self.live.on_crowded = self.streams.let_go
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:

@@ -84,15 +84,17 @@ class Live:
     Args:
         store: where the bundles are.
         clock: seconds since 1970.
+        patience_s: how long a load waits for what still uses the version before the last, and once more after that was
+            told to let go.
 
     Attributes:
         watches: over the records of the models that answer.
         on_crowded: told of a model whose version before the last is still used; whoever uses it may let go.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time, patience_s: float = _PATIENCE_S) -> None:
         self.store = store
-        self._clock = clock
+        self._clock, self._patience_s = clock, patience_s
         self.watches = Watches(clock)
         self.on_crowded: Callable[[str], None] = lambda _: None
         self._states: dict[str, ModelState] = {}
@@ -141,9 +143,10 @@ class Live:
         # loaded after it goes some day, and is a few hundred objects.
         gc.freeze()
         self._marks = {}
-        if self._list() and not self._states:
+        names = self._list()
+        if self._unlisted is None and not self._states:
             logs.event("no model", level=logging.WARNING, models=str(self.store.root))
-        for name in self.names():
+        for name in names:
             self.load(name)
 
     def follow(self) -> None:
@@ -152,19 +155,18 @@ class Live:
         A version that was refused is not tried again before its files, or what is live, have changed; one whose files
         could not be read is tried each time. What serves and is no longer in the store goes on serving.
         """
-        if self._list():
-            for name in self.names():
-                marks = self._marks.get(name)
-                if marks is None or differ(marks, self.store, name):
-                    self._catch_up(name)
+        for name in self._list():
+            marks = self._marks.get(name)
+            if marks is None or differ(marks, self.store, name):
+                self._catch_up(name)
 
-    def _list(self) -> bool:
-        """Learns which models there are; False where that cannot be told."""
+    def _list(self) -> list[str]:
+        """The models of the store, which become known; none where it cannot be read."""
         try:
             names = self.store.names()
         except OSError as error:
             self._note_unlisted(f"{self.store.root}: cannot be read: {error.strerror}")
-            return False
+            return []
         self._unlisted = None
         with self._loading:
             gone = {name: state for name, state in self._states.items() if name not in names}
@@ -175,7 +177,7 @@ class Live:
         for name, state in gone.items():
             if state.failure != _orphaned(name, state).failure:
                 logs.event("model removed", level=logging.WARNING, model=name, serving=state.version)
-        return True
+        return names
 
     def _note_unlisted(self, reason: str) -> None:
         if reason != self._unlisted:
@@ -293,7 +295,7 @@ class Live:
 
     def _make_room(self, name: str, serving: Scorer | None) -> None:
         """Waits until no version of a model but the one that serves is in memory."""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         asked = False
         while self.n_in_memory(name) > (serving is not None):
             gc.collect()
@@ -303,7 +305,7 @@ class Live:
                         f"model '{name}': requests still use the version before the last, and a third is not loaded"
                     )
                 self.on_crowded(name)
-                asked, deadline = True, time.monotonic() + _PATIENCE_S
+                asked, deadline = True, time.monotonic() + self._patience_s
             time.sleep(_POLL_S)
 
     def _note_failure(self, name: str, error: NelboError, *, is_news: bool = True) -> None:
