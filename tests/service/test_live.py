@@ -1,6 +1,7 @@
 import gc
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -244,24 +245,26 @@ def test_a_refused_version_is_gone_too(tmp_path: Path) -> None:
     assert live.n_in_memory("pumps") == 1
 
 
-def test_one_load_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_load_runs_at_a_time(tmp_path: Path) -> None:
     versions(tmp_path, "1")
-    live, now, most = loaded(tmp_path), 0, 0
+    at_once, most = [0], [0]
 
-    def replayed(*_: object) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        threading.Event().wait(0.01)
-        now -= 1
+    class SlowStore(Store):
+        def live(self, name: str) -> Path:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+            time.sleep(0.01)
+            at_once[0] -= 1
+            return super().live(name)
 
-    monkeypatch.setattr("nelbo.scoring.Scorer.replay", replayed)
+    live = Live(SlowStore(tmp_path))
+    live.load_all()
     threads = [threading.Thread(target=live.load, args=("pumps",)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert (most, live.n_loads("pumps")["unchanged"]) == (1, 5)
+    assert (most, live.n_loads("pumps")["unchanged"]) == ([1], 5)
 
 
 # --- another schema ----------------------------------------------------------------------------------
@@ -322,17 +325,12 @@ def test_a_promotion_that_fails_moves_neither_the_alias_nor_what_serves(tmp_path
     assert state_of(live).failure is None  # what is live in the store is what serves
 
 
-def test_a_promotion_into_a_store_that_cannot_be_written_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_promotion_into_a_store_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
     store = versions(tmp_path, "1", "2")
     live = loaded(tmp_path)
-
-    def refuse(*_: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr("nelbo.store.replace_file", refuse)
-    with pytest.raises(StoreWriteError, match="cannot be changed: Read-only file system"):
+    (tmp_path / "pumps" / ".lock").unlink()
+    (tmp_path / "pumps" / ".lock").mkdir()
+    with pytest.raises(StoreWriteError, match=r"model 'pumps' in .* cannot be changed: Is a directory"):
         live.promote("pumps", "2")
     assert (store.aliases("pumps"), served(live), live.n_in_memory("pumps")) == ({"live": "1"}, "1", 1)
 
@@ -420,18 +418,18 @@ def test_a_store_that_is_gone_leaves_everything_serving(tmp_path: Path) -> None:
     assert (served(live), live.problems()) == ("1", [])
 
 
-def test_a_store_that_cannot_be_read_at_the_start_is_read_at_a_later_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_read_at_the_start_is_read_at_a_later_look(tmp_path: Path) -> None:
     versions(tmp_path, "1")
-    live = Live(Store(tmp_path))
+    errors = [OSError(5, "Input/output error")]
 
-    def refuse(_: Store) -> list[str]:
-        raise OSError(5, "Input/output error")
+    class FailingStore(Store):
+        def names(self) -> list[str]:
+            if errors:
+                raise errors.pop()
+            return super().names()
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Store, "names", refuse)
-        live.load_all()
+    live = Live(FailingStore(tmp_path))
+    live.load_all()
     assert live.problems() == [f"{tmp_path}: cannot be read: Input/output error"]
     live.follow()
     assert live.problems() == []
