@@ -20,7 +20,7 @@ PARTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -131,6 +131,10 @@ bench-mixed-traffic: $(VENV)/.dev
 # Ten million records of 30 numbers as a file, made under build/: half an hour of one core, and 3 GB of disk.
 bench-score-files: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.score_files
+
+# A hundred swaps of two versions under 200 requests a second, and a hundred reload calls at once; a minute.
+bench-swap: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.swap
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

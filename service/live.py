@@ -29,7 +29,7 @@ from service.watches import Watches
 
 Outcome = Literal["loaded", "unchanged", "failed", "schema-changed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-_PATIENCE_S = 5.0  # for what still uses the version before the last; chosen, longer than a request takes
+_PATIENCE_S = 10.0  # for what still uses the version before the last; chosen, longer than a request takes
 _POLL_S = 0.02
 
 
