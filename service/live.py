@@ -103,6 +103,7 @@ class Live:
         self._in_memory: dict[str, WeakSet[Scorer]] = {}
         self._marks: dict[str, Marks] = {}  # of each model whose load needs no second try
         self._loads: Counter[tuple[str, Outcome]] = Counter()
+        self._looked_at: float | None = None
 
     def names(self) -> list[str]:
         """The models known since the store was last looked through, loaded or not."""
@@ -135,6 +136,10 @@ class Live:
         """How many loads of a model have come to what."""
         return {outcome: self._loads[name, outcome] for outcome in OUTCOMES}
 
+    def looked_at(self) -> float | None:
+        """When the store was last looked through for changes, seconds since 1970; None where it never was."""
+        return self._looked_at
+
     # --- looking through the store --------------------------------------------------------------------
 
     def load_all(self) -> None:
@@ -159,6 +164,8 @@ class Live:
             marks = self._marks.get(name)
             if marks is None or differ(marks, self.store, name):
                 self._catch_up(name)
+        if self._unlisted is None:
+            self._looked_at = self._clock()
 
     def _list(self) -> list[str]:
         """The models of the store, which become known; none where it cannot be read."""

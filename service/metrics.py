@@ -231,6 +231,11 @@ class Metrics(Collector):
             "Versions in memory: what serves, and what is still used.",
             labels=["model"],
         )
+        looked = GaugeMetricFamily(
+            "nelbo_store_last_look_timestamp_seconds", "When the store was last looked through for changes."
+        )
+        if (looked_at := self._live.looked_at()) is not None:
+            looked.add_metric([], looked_at)
         drifting = GaugeMetricFamily(
             "nelbo_drift_state", "0: records are as in the fit (fresh), 1: drifting, 2: stale.", labels=["model"]
         )
@@ -264,7 +269,7 @@ class Metrics(Collector):
                     drift.add_metric([name, of.field, "psi"], of.psi if judged else 0.0)
                     drift.add_metric([name, of.field, "js"], of.js if judged else 0.0)
         ready = GaugeMetricFamily("nelbo_ready", "1 where /healthz/ready says so.", float(not self._live.problems()))
-        yield from (age, info, rate, missing, success, loaded, loads, in_memory, drifting, drift, ready)
+        yield from (age, info, rate, missing, success, loaded, loads, in_memory, looked, drifting, drift, ready)
 
     def _of_requests(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(
