@@ -29,15 +29,32 @@ class Store:
     root: Path
 
     def names(self) -> list[str]:
-        """The models that have at least one version."""
+        """The models that have at least one version, or of which that cannot be told.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
         if not self.root.is_dir():
             return []
         found = sorted(path.name for path in self.root.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
-        return [name for name in found if next(self._versions(name), None) is not None]
+        return [name for name in found if self._may_have_versions(name)]
+
+    def _may_have_versions(self, name: str) -> bool:
+        try:
+            return next(self._versions(name), None) is not None
+        except OSError:  # which is no reason for the others not to be found
+            return True
 
     def versions(self, name: str) -> list[str]:
-        """A model's versions, oldest first; unfinished exports are none."""
-        return sorted(self._versions(name))
+        """A model's versions, oldest first; unfinished exports are none.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        try:
+            return sorted(self._versions(name))
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
 
     def _versions(self, name: str) -> Iterator[str]:
         folder = self.root / name

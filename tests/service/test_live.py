@@ -433,3 +433,33 @@ def test_a_store_that_cannot_be_read_at_the_start_is_read_at_a_later_look(tmp_pa
     assert live.problems() == [f"{tmp_path}: cannot be read: Input/output error"]
     live.follow()
     assert live.problems() == []
+
+
+def test_a_model_whose_folder_cannot_be_read_stops_no_other_and_is_read_at_a_later_look(tmp_path: Path) -> None:
+    for name in ("fans", "pumps"):
+        write_tiny_bundle(tmp_path, name, version="1")
+    failing = ["fans"]
+
+    class FailingStore(Store):
+        def _versions(self, name: str) -> Iterator[str]:
+            if name in failing:
+                raise OSError(5, "Input/output error")
+            return super()._versions(name)
+
+    live = Live(FailingStore(tmp_path))
+    live.load_all()
+    assert (served(live), live.problems()) == (
+        "1",
+        [f"model 'fans': {tmp_path / 'fans'}: cannot be read: Input/output error"],
+    )
+    failing.clear()
+    live.follow()
+    assert live.problems() == []
+
+
+def test_a_look_is_dated_only_where_the_store_could_be_read(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    assert live.looked_at() is None
+    live.follow()
+    assert live.looked_at() == 1000.0
