@@ -24,10 +24,12 @@ def digests(report: Mapping[str, Any]) -> dict[str, str]:
     Args:
         report: what `pip install --report` wrote.
     """
-    return {
-        normalised(entry["metadata"]["name"]): entry["download_info"]["archive_info"]["hashes"]["sha256"]
+    # `hash` is the old form of `hashes`, and the only one that pip 23.0 writes, Debian 12's. A folder has neither.
+    archives = {
+        entry["metadata"]["name"]: entry["download_info"].get("archive_info", {}).get("hash", "")
         for entry in report["install"]
     }
+    return {normalised(name): found.removeprefix("sha256=") for name, found in archives.items() if found}
 
 
 def completed(bill: dict[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
