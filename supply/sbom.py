@@ -24,12 +24,14 @@ def digests(report: Mapping[str, Any]) -> dict[str, str]:
     Args:
         report: what `pip install --report` wrote.
     """
-    # `hash` is the old form of `hashes`, and the only one that pip 23.0 writes, Debian 12's. A folder has neither.
-    archives = {
-        entry["metadata"]["name"]: entry["download_info"].get("archive_info", {}).get("hash", "")
-        for entry in report["install"]
-    }
-    return {normalised(name): found.removeprefix("sha256=") for name, found in archives.items() if found}
+    archives = {entry["metadata"]["name"]: entry["download_info"].get("archive_info") for entry in report["install"]}
+    return {normalised(name): _digest(archive) for name, archive in archives.items() if archive is not None}
+
+
+def _digest(archive: Mapping[str, Any]) -> str:
+    # pip 23.0, Debian 12's, writes the first form alone, later ones both, and the first one is deprecated.
+    first: str = archive.get("hash", "").removeprefix("sha256=")
+    return first or archive["hashes"]["sha256"]
 
 
 def completed(bill: dict[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
