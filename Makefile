@@ -17,12 +17,14 @@ BUNDLES ?= build/bundles
 PEERS ?= build/peers
 PARTS ?=
 AUDIT ?=
+IMAGE ?= build/image
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Of each library the digests of all its files, so that a lock serves every processor; no word of where they come from.
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make lock" \
   --python-version 3.11 --python-platform linux -c constraints.txt
+INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
 .PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
@@ -38,6 +40,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --quiet --offline --persona auditor --strict-collection deploy/actions/verify-bundle/*.yml
 
 # What the images are installed from, of pyproject.toml and constraints.txt: run it after a change of either. A library that
 # constraints.txt does not name gets its newest version, which then belongs there too.
@@ -55,14 +58,16 @@ audit: $(VENV)/.dev
 	@echo '$(firstword $(TORCH))' > build/torch.txt
 	$(BIN)/python -m supply.audit requirements/*.txt constraints.txt build/torch.txt $(AUDIT)
 
-# The bill of materials that an image of the service would get here, without building one: build/sbom.cdx.json
+# The environment that an image of the service gets, made here without one, and its bill of materials:
+# $(IMAGE)/sbom.cdx.json
 sbom: $(VENV)/.dev
-	rm -rf build/image
-	$(PYTHON) -m venv --without-pip build/image
-	$(BIN)/python -m pip --python build/image/bin/python install --quiet --report build/locked.json \
-	  --no-deps --only-binary :all: --require-hashes -r requirements/service.txt
-	$(BIN)/python -m pip --python build/image/bin/python install --quiet --report build/nelbo.json --no-deps .
-	$(BIN)/python -m supply.sbom build/image/bin/python --reports build/locked.json build/nelbo.json --output build/sbom.cdx.json
+	rm -rf $(IMAGE)
+	$(PYTHON) -m venv --without-pip $(IMAGE)/environment
+	$(INTO_IMAGE) --report $(IMAGE)/locked.json --only-binary :all: --require-hashes -r requirements/service.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(IMAGE) .
+	$(INTO_IMAGE) --report $(IMAGE)/nelbo.json --no-index $(IMAGE)/*.whl
+	$(BIN)/python -m supply.sbom $(IMAGE)/environment/bin/python --output $(IMAGE)/sbom.cdx.json \
+	  --reports $(IMAGE)/locked.json $(IMAGE)/nelbo.json
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

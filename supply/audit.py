@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = findings(pip_audit(unique, options), unique)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         found = [f"nothing was looked up: {error}"]
-    sys.stdout.write("\n".join([*found, f"{len(found)} findings about {len(unique)} libraries", ""]))
+    sys.stdout.write("\n".join([*found, f"libraries: {len(unique)}, findings: {len(found)}", ""]))
     return 1 if found else 0
 
 

@@ -64,8 +64,21 @@ def of_environment(python: Path, project: Path) -> dict[str, Any]:
     return bill
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the bill; exits with 1 when it is none by CycloneDX's schema, and writes nothing then."""
+def write(bill: dict[str, Any], path: Path) -> None:
+    """Writes a bill that is one.
+
+    Raises:
+        ValueError: it is none by CycloneDX's schema, and nothing is written; the text says where.
+    """
+    text = json.dumps(bill, indent=1) + "\n"
+    wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    if wrong is not None:
+        raise ValueError(f"{path}: not CycloneDX 1.6: {wrong}")
+    path.write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The bill of one environment, from the command line."""
     parser = argparse.ArgumentParser(prog="supply.sbom", description=__doc__)
     parser.add_argument("python", type=Path, help="the environment's interpreter")
     parser.add_argument("--reports", type=Path, nargs="+", required=True, help="what `pip install --report` wrote")
@@ -75,14 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known: dict[str, str] = {}
     for report in chosen.reports:
         known |= digests(json.loads(report.read_text(encoding="utf-8")))
-    text = json.dumps(completed(of_environment(chosen.python, chosen.project), known), indent=1) + "\n"
-    wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
-    if wrong is not None:
-        sys.stderr.write(f"{chosen.output}: not CycloneDX 1.6: {wrong}\n")
-        return 1
-    chosen.output.write_text(text, encoding="utf-8")
-    return 0
+    write(completed(of_environment(chosen.python, chosen.project), known), chosen.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
