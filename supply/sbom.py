@@ -58,7 +58,7 @@ def of_environment(python: Path, project: Path) -> dict[str, Any]:
         project: the `pyproject.toml` of what the bill is about.
     """
     command = [sys.executable, "-m", "cyclonedx_py", "environment", str(python), "--pyproject", str(project)]
-    command += ["--output-reproducible", "--output-file", "-"]
+    command += ["--output-reproducible", "--no-validate", "--output-file", "-"]  # `write` does, when it is whole
     ended = subprocess.run(command, capture_output=True, check=True, timeout=_PATIENCE_S)  # noqa: S603  # no shell
     bill: dict[str, Any] = json.loads(ended.stdout)
     return bill
