@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nelbo.bundle import Bundle, read_bundle
-from nelbo.changes import Change, changes, refuse_changes
+from nelbo.changes import changes, refuse_changes
 from nelbo.errors import BundleError, SchemaError, StoreError
 from nelbo.schema import Schema, read_schema
 from nelbo.scoring import Scorer
@@ -49,18 +49,30 @@ def promote(store: Store, name: str, version: str, *, force: bool = False, keep:
     bundle = _verified(store, name, folder.name)
     before = store.aliases(name).get(LIVE)
     if not force:
-        refuse_changes(bundle.label, changes_of(store, name, bundle.schema), f"{name}@{store.live(name).name}")
+        refuse_other_schema(store, name, folder.name, bundle.schema)
     store.promote(name, bundle.version)
     removed = tuple(store.prune(name, keep)) if keep is not None else ()
     return Promotion(name, bundle.version, store.aliases(name).get(PREVIOUS), before != bundle.version, removed)
 
 
-def changes_of(store: Store, name: str, schema: Schema) -> tuple[Change, ...]:
-    """Where a schema asks for other records than that of the live version; nowhere, if that one cannot be read."""
+def refuse_other_schema(store: Store, name: str, version: str, schema: Schema) -> None:
+    """Refuses a version that reads other records than the live one. One that cannot be read is no reason to.
+
+    Args:
+        store: of the model.
+        name: of the model.
+        version: that is to become live.
+        schema: of it.
+
+    Raises:
+        SchemaChangedError: naming both versions and every column.
+    """
     try:
-        return changes(read_schema(store.live(name) / "schema.json"), schema)
+        live = store.live(name)
+        served = read_schema(live / "schema.json")
     except (StoreError, SchemaError):
-        return ()
+        return
+    refuse_changes(f"{name}@{version}", changes(served, schema), f"{name}@{live.name}")
 
 
 def _verified(store: Store, name: str, version: str) -> Bundle:

@@ -15,12 +15,11 @@ import numpy as np
 
 from nelbo.bundle import Bundle, Golden, Manifest, check_name, new_version, read_bundle, sha256, write_bundle
 from nelbo.calibration import STATISTICS, CalibrationFile, Combination
-from nelbo.changes import refuse_changes
 from nelbo.decision import capacity
 from nelbo.drift import Reference, reference_of
 from nelbo.errors import SchemaChangedError, StoreWriteError
 from nelbo.evaluation import Evaluation, evaluate
-from nelbo.promotion import changes_of
+from nelbo.promotion import refuse_other_schema
 from nelbo.records import Batch
 from nelbo.results import shown_value
 from nelbo.schema import Schema
@@ -285,7 +284,7 @@ def _make_live(store: Store, manifest: Manifest, schema: Schema, keep: int | Non
     """Makes a new version the live one, unless whoever sends records would have to change them."""
     name, version = manifest.name, manifest.version
     try:
-        refuse_changes(f"{name}@{version}", changes_of(store, name, schema), f"{name}@{store.live(name).name}")
+        refuse_other_schema(store, name, version, schema)
         store.promote(name, version)
         if keep is not None:
             store.prune(name, keep)

@@ -56,6 +56,12 @@ def test_a_live_version_that_cannot_be_read_keeps_no_other_from_its_place(tmp_pa
     assert promote(store, "pumps", "2").changed
 
 
+def test_an_alias_that_points_nowhere_is_mended_by_a_promotion(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    shutil.rmtree(tmp_path / "pumps" / "1")
+    assert promote(store, "pumps", "2") == Promotion("pumps", "2", None, changed=True)
+
+
 def test_old_versions_go_with_a_promotion_where_a_number_is_given(tmp_path: Path) -> None:
     store = versions(tmp_path, "3", "1", "2", "4")
     assert promote(store, "pumps", "4", keep=1).removed == ("1", "2")
