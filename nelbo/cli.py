@@ -118,13 +118,17 @@ def _app() -> typer.Typer:
     )
     app.callback()(lambda: None)  # even a single command keeps its name
     for entry in sorted(entry_points(group="nelbo.commands"), key=_order):
-        app.command(entry.name)(_command(entry))
+        loaded = entry.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=entry.name)
+        else:
+            app.command(entry.name)(_command(entry))
     return app
 
 
 def _order(entry: EntryPoint) -> tuple[int, str]:
     """As a newcomer needs them."""
-    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "drift", "serve"]
+    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "drift", "serve", "keys"]
     return (first.index(entry.name) if entry.name in first else len(first), entry.name)
 
 
