@@ -20,7 +20,7 @@ PARTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -124,6 +124,10 @@ bench-serving-peers: $(VENV)/.dev
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start
+
+# What an API key costs a request; a minute on two idle cores, `wrk` installed.
+bench-access: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.access
 
 bench-mixed-traffic: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.mixed_traffic
