@@ -2,8 +2,8 @@
 
 python -m benchmarks.access [--rounds 8] [--seconds 3]
 
-Two processes of the same kind serve the demo model, whose short requests make a key weigh most; they are loaded in turn,
-round after round, by `wrk` from the other core.
+Two processes of the same kind serve the demo model, whose short requests make a key weigh most; they are loaded in
+turn, round after round, by `wrk` from the other core.
 """
 
 import argparse
