@@ -37,7 +37,7 @@ def main() -> int:
     try:
         settings = read_settings()
         listener = listen(settings)
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.models.absolute())
         keep_freed_memory()
         collect_seldom()
         app = create_app(settings)

@@ -51,7 +51,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.live = Live(Store(settings.models))
+        self.live = Live(Store(settings.models.absolute()))
         self.keys = None if settings.keys is None else KeyRing(settings.keys)
         self.access = Access(self.keys, is_open=settings.is_open)
         self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
@@ -130,7 +130,7 @@ def _add_problems(app: FastAPI, service: Service) -> None:
     async def refuse_store(_: Request, error: StoreError) -> Response:
         kind = OF_ERROR[StoreError]
         service.metrics.reject(kind)
-        return _response(problem(kind, str(error)))
+        return _response(problem(kind, service.live.said(str(error))))
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> Response:
