@@ -12,6 +12,7 @@ from nelbo.bundle import read_bundle
 from nelbo.errors import NelboError
 from nelbo.resources import read_resources
 from nelbo.store import Store
+from nelbo.terminal import printable
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -55,7 +56,7 @@ def serve(
     names = Store(settings.models).names()
     if not names:
         _refuse(f"no model in {settings.models}; fit one with: nelbo fit TABLE --name NAME --models {settings.models}")
-    sys.stderr.write(_greeting(settings, names))
+    sys.stderr.write(printable(_greeting(settings, names)))
     sys.stderr.flush()
     # The serving process starts over, so that it holds neither this command's libraries nor their memory; with -P,
     # so that a folder `service` where the command was typed is not mistaken for ours.
@@ -63,7 +64,7 @@ def serve(
 
 
 def _refuse(text: str) -> NoReturn:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
     raise typer.Exit(_USAGE)
 
 
