@@ -131,9 +131,12 @@ def declaring(need: Need) -> dict[str, Any]:
 
 
 def _expect_no_page(headers: Headers, need: Need) -> None:
-    """Where nobody needs a key, a page of elsewhere in a browser of this machine could manage the models, unseen."""
-    if need == "admin" and headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
-        raise ProblemError("wrong-scope", "expected no request of a page of another origin, got one")
+    """Where nobody needs a key, a page in a browser of this machine could manage the models, unseen.
+
+    No page may, of whatever origin: one whose name was made to lead here is of the same origin.
+    """
+    if need == "admin" and (b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"):
+        raise ProblemError("wrong-scope", "expected no request of a page in a browser, got one; keys would allow it")
 
 
 def _has(holder: Holder, need: Need) -> bool:
