@@ -62,7 +62,7 @@ class Access:
         holder = self._holder(headers)
         if holder is None:
             raise self._unknown(headers)
-        if not _has(holder, need):
+        if need not in holder.meets:
             self._log("wrong-scope", holder.id)
             found = ", ".join(scope for scope in SCOPES if scope in holder.scopes)
             raise ProblemError(
@@ -76,7 +76,7 @@ class Access:
         if self.is_open or need == "open":
             return True
         holder = self._holder(headers)
-        return holder is not None and _has(holder, need)
+        return holder is not None and need in holder.meets
 
     def _holder(self, headers: Headers) -> Holder | None:
         key = _key(headers)
@@ -137,10 +137,6 @@ def _expect_no_page(headers: Headers, need: Need) -> None:
     """
     if need == "admin" and (b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"):
         raise ProblemError("wrong-scope", "expected no request of a page in a browser, got one; keys would allow it")
-
-
-def _has(holder: Holder, need: Need) -> bool:
-    return need == "any" or need in holder.scopes or "admin" in holder.scopes
 
 
 def _key(headers: Headers) -> bytes | None:

@@ -1,16 +1,16 @@
 """The keys that hold now: read from their file, and again when it has changed."""
 
-import hmac
 import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hmac import compare_digest
 from pathlib import Path
 
 from service import logs
-from service.keys import Key, KeysError, Scope, digest_of, id_of, read_keys
+from service.keys import SCOPES, Key, KeysError, Scope, digest_of, id_of, read_keys
 
 POLL_S = 1.0  # a key that was revoked works for so long at most, and while a request of its goes on
 
@@ -22,11 +22,12 @@ class Holder:
     id: str
     digest: bytes
     scopes: frozenset[Scope]
+    meets: frozenset[str]  # the needs of routes that it may ask
     expires_at: float  # seconds since 1970
 
 
 # What a key of an unknown id is compared with, so that each presented key is hashed and compared once.
-_NOBODY = Holder("", secrets.token_bytes(32), frozenset(), 0.0)
+_NOBODY = Holder("", secrets.token_bytes(32), frozenset(), frozenset(), 0.0)
 
 
 class KeyRing:
@@ -42,7 +43,7 @@ class KeyRing:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
-        self._holders: dict[str, Holder] = {}
+        self._holders: dict[bytes, Holder] = {}
         self._seen = self._stamp()
         self._stopping = threading.Event()
         self.is_current = True  # whether the keys are those that the file holds
@@ -58,7 +59,7 @@ class KeyRing:
         Which keys there are decides nothing about the time that this takes but through the id, which is no secret.
         """
         known = self._holders.get(id_of(key), _NOBODY)
-        is_theirs = hmac.compare_digest(digest_of(key), known.digest)
+        is_theirs = compare_digest(digest_of(key), known.digest)
         return known if is_theirs and self._clock() < known.expires_at else None
 
     def refresh(self) -> None:
@@ -97,5 +98,10 @@ class KeyRing:
         return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
-def _by_id(keys: Sequence[Key]) -> dict[str, Holder]:
-    return {key.id: Holder(key.id, key.digest, frozenset(key.scopes), key.expires_at) for key in keys}
+def _by_id(keys: Sequence[Key]) -> dict[bytes, Holder]:
+    return {key.id.encode(): _holder(key) for key in keys}
+
+
+def _holder(key: Key) -> Holder:
+    meets = SCOPES if "admin" in key.scopes else key.scopes
+    return Holder(key.id, key.digest, frozenset(key.scopes), frozenset((*meets, "any")), key.expires_at)

@@ -22,7 +22,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _FORMAT = 1
 _SECRET_BYTES = 32  # twice the 128 bits below which a key could be guessed some day
 _MAX_BYTES = 1 << 20  # of the file: some thousand keys
-_PREFIX = "nelbo"
+_PREFIX = "nelbo_"
+_ID_PLACE = slice(len(_PREFIX), len(_PREFIX) + 12)
 _ID = re.compile(r"[0-9a-f]{12}")
 _NAME = re.compile(r"[\w .:@/+-]{0,64}")
 
@@ -79,7 +80,7 @@ def new_key(scopes: Sequence[Scope], name: str, now: datetime, expires: datetime
         KeysError: there is no scope, or the name will not do.
     """
     id_ = secrets.token_hex(6)
-    text = f"{_PREFIX}_{id_}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    text = f"{_PREFIX}{id_}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     until = None if expires is None else _said(expires)
     key = Key(id_, name, digest_of(text.encode()).hex(), tuple(scopes), _said(now), until)
     if problems := _problems(key):
@@ -92,14 +93,13 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def id_of(key: bytes) -> str:
-    """The id that a key claims to have; "" where it has none.
+def id_of(key: bytes) -> bytes:
+    """The id that a key claims to have: whatever stands in its place.
 
     >>> id_of(b"nelbo_0123456789ab_secret"), id_of(b"password")
-    ('0123456789ab', '')
+    (b'0123456789ab', b'rd')
     """
-    prefix, _, rest = key.partition(b"_")
-    return rest.partition(b"_")[0].decode("latin-1") if prefix == _PREFIX.encode() else ""
+    return key[_ID_PLACE]
 
 
 def read_keys(path: Path) -> list[Key]:
