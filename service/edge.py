@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
-from service.access import Access, need_of
+from service.access import Access, Need, need_of
 from service.body import Headers, headers_of
 from service.logs import RequestIds
 from service.metrics import Metrics
@@ -57,13 +57,12 @@ class Edge:
         # Before a route is looked for: who has no key learns of no path, model or method whether it is there.
         need, route = need_of(self._routes, scope)
         try:
-            self._access.expect(headers, need)
-            await self._app(scope, receive, send_with_id)
-        except ProblemError as error:  # of access: the app answers its own
-            found = in_form_of(scope["path"], error.answer)
-            self._metrics.reject(error.kind)
-            await respond(found, request_id, send)
-            status = found.status
+            refused = self._refused(headers, need)
+            if refused is None:
+                await self._app(scope, receive, send_with_id)
+            else:
+                status = refused.status
+                await respond(in_form_of(scope["path"], refused), request_id, send)
         except ClientDisconnect:
             status = status or CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
@@ -73,6 +72,14 @@ class Edge:
                 await respond(found, request_id, send)
                 status = found.status
         self._metrics.count_response(route or route_of(scope), scope["method"], status, time.perf_counter() - started)
+
+    def _refused(self, headers: Headers, need: Need) -> Answer | None:
+        try:
+            self._access.expect(headers, need)
+        except ProblemError as error:
+            self._metrics.reject(error.kind)
+            return error.answer
+        return None
 
 
 def route_of(scope: Scope) -> str:

@@ -29,7 +29,10 @@ _NAME = re.compile(r"[\w .:@/+-]{0,64}")
 
 
 class KeysError(Exception):
-    """A file of keys that cannot be used; the text lists every problem, one a line, and never a digest."""
+    """A file of keys that cannot be used; the text lists every problem, one a line.
+
+    It is logged, so of a text in the file it repeats none that may be a key or a digest in the wrong place.
+    """
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +130,7 @@ def parse_keys(text: bytes) -> list[Key]:
     try:
         file = msgspec.json.decode(text, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise KeysError(f"the file of keys: {error}") from error
+        raise KeysError(f"the file of keys: {_bare(error)}") from None
     if file.format != _FORMAT:
         raise KeysError(f"the file of keys: expected format {_FORMAT}, got {file.format}")
     keys: list[Key] = []
@@ -136,11 +139,11 @@ def parse_keys(text: bytes) -> list[Key]:
         try:
             key = msgspec.json.decode(raw, type=Key)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problems.append(f"key {i}: {error}")
+            problems.append(f"key {i}: {_bare(error)}")
             continue
         problems += [f"key {i}: {problem}" for problem in _problems(key)]
         if key.id in {other.id for other in keys}:
-            problems.append(f"key {i}: its id {key.id!r} stands there twice")
+            problems.append(f"key {i}: its id is another's too")
         keys.append(key)
     if problems:
         raise KeysError("\n".join(f"the file of keys: {problem}" for problem in problems))
@@ -163,18 +166,21 @@ def _mode(path: Path) -> int:
 def _problems(key: Key) -> list[str]:
     problems = []
     if not _ID.fullmatch(key.id):
-        problems.append(f"id: expected 12 hexadecimal digits, got {key.id!r}")
+        problems.append("id: expected 12 hexadecimal digits")
     if not _NAME.fullmatch(key.name):
-        problems.append(f"name: expected at most 64 letters, digits, spaces and _.:@/+-, got {key.name!r}")
+        problems.append("name: expected at most 64 letters, digits, spaces and _.:@/+-")
     if not _is_digest(key.sha256):
         problems.append("sha256: expected 64 hexadecimal digits")
     if not key.scopes or len(set(key.scopes)) < len(key.scopes):
         problems.append(f"scopes: expected one or more of {', '.join(SCOPES)}, each once, got {list(key.scopes)}")
     times = {"created": key.created} | ({} if key.expires is None else {"expires": key.expires})
-    problems += [
-        f"{of}: expected a time like 2026-03-02T08:15:00Z, got {t!r}" for of, t in times.items() if not _is_time(t)
-    ]
+    problems += [f"{of}: expected a time like 2026-03-02T08:15:00Z" for of, t in times.items() if not _is_time(t)]
     return problems
+
+
+def _bare(error: Exception) -> str:
+    """What is wrong, without a text that stands in the file."""
+    return re.sub(r"""['"].*['"]|(?<=unknown field )`.*`(?= - at |$)""", "…", str(error))
 
 
 def _is_digest(text: str) -> bool:

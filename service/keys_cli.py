@@ -1,6 +1,5 @@
 """`nelbo keys`: makes, lists and revokes the keys of a service. A key is shown once; the file keeps its SHA-256."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -81,6 +80,8 @@ def revoke(
 @contextmanager
 def _changing(file: Path) -> Iterator[list[Key]]:
     """The keys of a file that nobody else changes meanwhile: two commands at once would lose one's key."""
+    import fcntl  # not above: Windows has none, and there too `nelbo` imports this module for its other commands
+
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

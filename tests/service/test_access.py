@@ -110,6 +110,25 @@ def test_each_route_does_for_each_key_what_it_declares(holder: str, way: Callabl
     assert set(needs.values()) == {"open", "score", "read", "admin"}  # else the matrix shows less
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson", "text/plain"])
+@pytest.mark.parametrize("path", [SCORE, "/v1/models/fans/score", "/v2/models/pumps/infer"])
+@pytest.mark.parametrize("holder", ["none", "wrong", "read", "score"])
+def test_the_lane_refuses_and_counts_as_the_router_does(
+    holder: str, path: str, content_type: str, client_factory: ClientFactory, tmp_path: Path
+) -> None:
+    said = []
+    for way in (lambda app: app, Lane):
+        found = guarded(client_factory, tmp_path)
+        (answer,) = statuses(
+            way(found.client.app), [("POST", path, found.headers(holder) | {"content-type": content_type})]
+        )
+        counts = found.client.get("/metrics", headers=found.headers("read")).text.splitlines()
+        kept = [line for line in counts if line.startswith(("nelbo_requests_rejected", "nelbo_http_requests_total"))]
+        headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
+        said.append((answer.status_code, headers, answer.content, kept))
+    assert said[0] == said[1]
+
+
 def test_nothing_is_open_but_health_and_metrics_only_by_setting(client_factory: ClientFactory, tmp_path: Path) -> None:
     health = {("/healthz/live", "GET"), ("/healthz/ready", "GET")}
     for is_open, expected in ((False, health), (True, health | {("/metrics", "GET")})):

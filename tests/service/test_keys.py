@@ -58,8 +58,8 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "too deep": (b"[" * 100_000, "the file of keys: "),
     "a list": (b"[]", "the file of keys: Expected `object`, got `array`"),
     "another format": (written(version=2), "the file of keys: expected format 1, got 2"),
-    "an unknown name": (b'{"format":1,"keys":[],"more":1}', "the file of keys: Object contains unknown field `more`"),
-    "an id": (written(entry(id="x")), "key 0: id: expected 12 hexadecimal digits, got 'x'"),
+    "an unknown name": (b'{"format":1,"keys":[],"more":1}', "the file of keys: Object contains unknown field …"),
+    "an id": (written(entry(id="x")), "key 0: id: expected 12 hexadecimal digits"),
     "a digest that is too short": (written(entry(sha256="ab" * 31)), "key 0: sha256: expected 64 hexadecimal digits"),
     "a digest that is none": (written(entry(sha256="xy" * 32)), "key 0: sha256: expected 64 hexadecimal digits"),
     "no scope": (
@@ -67,15 +67,15 @@ WRONG: dict[str, tuple[bytes, str]] = {
         "key 0: scopes: expected one or more of score, read, admin, each once, got []",
     ),
     "a scope twice": (written(entry(scopes=["read", "read"])), "key 0: scopes: expected one or more"),
-    "an unknown scope": (written(entry(scopes=["all"])), "key 0: Invalid enum value 'all'"),
+    "an unknown scope": (written(entry(scopes=["all"])), "key 0: Invalid enum value … - at `$.scopes[0]`"),
     "a time without a zone": (written(entry(expires="2026-03-02T08:15:00")), "key 0: expires: expected a time like"),
     "no time": (
         written(entry(created="soon")),
-        "key 0: created: expected a time like 2026-03-02T08:15:00Z, got 'soon'",
+        "key 0: created: expected a time like 2026-03-02T08:15:00Z",
     ),
     "a name with a control character": (written(entry(name="a\x1b")), "key 0: name: expected at most 64 letters"),
     "a name left out": (b'{"format":1,"keys":[{"id":"0123456789ab"}]}', "key 0: Object missing required field"),
-    "an id twice": (written(entry(), entry()), "key 1: its id '0123456789ab' stands there twice"),
+    "an id twice": (written(entry(), entry()), "key 1: its id is another's too"),
 }
 
 
@@ -98,10 +98,21 @@ def test_every_problem_of_a_file_is_listed() -> None:
     ]
 
 
-def test_a_refused_file_names_no_digest() -> None:
-    with pytest.raises(KeysError) as caught:
-        parse_keys(written(entry(sha256="0f" * 33)))
-    assert "0f0f" not in str(caught.value)
+@pytest.mark.parametrize("quote", ["", "'", '"', "`"])
+def test_a_key_in_the_wrong_place_of_a_file_is_not_repeated(quote: str) -> None:
+    planted = f"{quote}nelbo_{quote}0123456789ab_secret"
+    places: list[dict[str, object]] = [{name: planted} for name in entry()]
+    places += [{"scopes": [planted]}, {planted: 1}]
+    wrong = [written(entry(**changed)) for changed in places]
+    wrong += [msgspec.json.encode({"format": 1, "keys": [], planted: 1}), written(version=planted), written(planted)]
+    said = []
+    for text in wrong:
+        try:
+            parse_keys(text)
+        except KeysError as error:
+            said.append(str(error))
+    assert len(said) >= len(wrong) - 1  # a name may be any such text
+    assert [text for text in said if "secret" in text] == []
 
 
 @pytest.mark.parametrize(
