@@ -160,7 +160,7 @@ bench-serving-peers: $(VENV)/.dev
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start
 
-# What an API key costs a request; a minute on two idle cores, `wrk` installed.
+# What an API key costs a request; two minutes on two idle cores, `wrk` installed.
 bench-access: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.access
 

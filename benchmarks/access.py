@@ -1,6 +1,6 @@
 """What a key costs: processor time a request with an API key, over one without to a service that needs none.
 
-python -m benchmarks.access [--rounds 30] [--seconds 1]
+python -m benchmarks.access [--rounds 40] [--seconds 1]
 
 Two processes of the same kind serve the demo model, whose short requests make a key weigh most; `wrk` loads them from
 the other core. A round loads each once, in one order and then in the other, and has a ratio of its own; the median of
@@ -78,7 +78,7 @@ def _program(environment: dict[str, str]) -> Program:
 def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     """Prints the costs and their ratio; 1 where it misses what is asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.access")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seconds", type=int, default=1)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
