@@ -450,3 +450,21 @@ def test_the_documentation_page_may_run_its_own_script_and_no_other(client: Clie
     assert re.findall(r"script-src ([^;]*);", policy)[0].count("'sha256-") == 1
     assert "unsafe-inline" not in policy.partition("style-src")[0]
     assert found.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("is_open", "is_loopback", "said"),
+    [
+        (True, True, []),
+        (True, False, ["open: whoever reaches the address may do everything"]),
+        (False, True, ["no key yet: only health is answered"]),
+        (False, False, ["no key yet: only health is answered"]),
+    ],
+)
+def test_a_start_warns_of_a_service_that_is_open_to_others_or_that_answers_nobody(
+    is_open: bool, is_loopback: bool, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    Access(None, is_open=is_open).announce(is_loopback=is_loopback)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", text) for text in said
+    ]
