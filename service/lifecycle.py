@@ -13,6 +13,7 @@ from nelbo.errors import NelboError, SchemaChangedError, StoreWriteError
 from nelbo.records import shown
 from nelbo.store import PREVIOUS
 from service import logs
+from service.access import declaring
 from service.live import CrowdedError, Live, Swap
 from service.problems import JSON, MEDIA_TYPE, OF_ERROR, Fault, Kind, ProblemError
 from service.query import parameters, refuse
@@ -80,7 +81,8 @@ class Lifecycle:
             return _serving(swap, self._live.store.prune(name, self._keep))
         except StoreWriteError as error:  # which does not undo the promotion
             logs.event("old versions not removed", level=logging.WARNING, model=name, reason=str(error))
-            return msgspec.structs.replace(_serving(swap), detail=f"{_serving(swap).detail}; {error}")
+            found = _serving(swap)
+            return msgspec.structs.replace(found, detail=f"{found.detail}; {self._live.said(str(error))}")
 
     async def _done(self, name: str, key: tuple[object, ...], work: Callable[[], Serving]) -> Serving:
         made = asyncio.wrap_future(self._wishes.make(key, work))
@@ -97,7 +99,8 @@ class Lifecycle:
     def _problem(self, name: str, error: NelboError) -> ProblemError:
         state = self._live.state(name)
         version = None if state is None else state.version
-        detail = f"{error}; " + ("no version serves" if version is None else f"version '{version}' goes on serving")
+        serving = "no version serves" if version is None else f"version '{version}' goes on serving"
+        detail = f"{self._live.said(str(error))}; {serving}"
         if isinstance(error, CrowdedError):
             return ProblemError("load-not-finished", detail, headers=_RETRY_AFTER)
         faults = [_fault(*change) for change in error.changes] if isinstance(error, SchemaChangedError) else []
@@ -183,7 +186,7 @@ def _declared(*more: dict[str, Any]) -> dict[str, Any]:
     return {
         "tags": ["models"],
         "responses": responses,
-        "openapi_extra": {"x-scope": "admin", "parameters": [*more, _FORCE]},
+        "openapi_extra": declaring("admin") | {"parameters": [*more, _FORCE]},
     }
 
 

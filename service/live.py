@@ -25,6 +25,7 @@ from nelbo.scoring import CHUNK, Scorer
 from nelbo.store import Store
 from service import logs
 from service.marks import Marks, differ, marks_of
+from service.paths import without_path
 from service.watches import Watches
 
 Outcome = Literal["loaded", "unchanged", "failed", "schema-changed"]
@@ -124,9 +125,14 @@ class Live:
     def problems(self) -> list[str]:
         """Why the service is not ready; empty when it is: there is a model, and every model answers."""
         if not self._states:
-            return [self._unlisted or f"no model in {self.store.root}"]
+            return [self.said(self._unlisted or f"no model in {self.store.root}")]
         waiting = {name: state for name, state in self._states.items() if state.scorer is None}
-        return [f"model '{name}': {state.failure or 'is being loaded'}" for name, state in sorted(waiting.items())]
+        reasons = {name: self.said(state.failure or "is being loaded") for name, state in sorted(waiting.items())}
+        return [f"model '{name}': {reason}" for name, reason in reasons.items()]
+
+    def said(self, reason: str) -> str:
+        """A reason as clients may read it: without the path of the store."""
+        return without_path(reason, self.store.root)
 
     def n_in_memory(self, name: str) -> int:
         """How many versions of a model are in memory: what serves, and what requests still use of the one before."""
