@@ -237,14 +237,8 @@ class Live:
                 marks = marks.at(folder)
                 swap = self._swapped(name, folder, force=force)
             except NelboError as error:
-                before = self._states.get(name)
-                if before is not None or not isinstance(error, UnknownVersionError):
-                    self._put(name, replace(before or ModelState(), failure=str(error)))
-                    self._note_failure(name, error, is_news=before is None or before.failure != str(error))
-                if _is_final(error):
-                    self._marks[name] = marks
-                else:
-                    self._marks.pop(name, None)
+                if name in self._states or not isinstance(error, UnknownVersionError):
+                    self._fail(name, error, marks)
                 raise
             self._marks[name] = marks
         gc.collect()  # what a version leaves behind in cycles, types of records for example
@@ -320,6 +314,16 @@ class Live:
                 self.on_crowded(name)
                 asked, deadline = True, time.monotonic() + self._patience_s
             time.sleep(_POLL_S)
+
+    def _fail(self, name: str, error: NelboError, marks: Marks) -> None:
+        """Says of a model that what is live in the store is not what serves, and why."""
+        before = self._states.get(name, ModelState())
+        self._put(name, replace(before, failure=str(error)))
+        self._note_failure(name, error, is_news=before.failure != str(error))
+        if _is_final(error):
+            self._marks[name] = marks
+        else:
+            self._marks.pop(name, None)
 
     def _note_failure(self, name: str, error: NelboError, *, is_news: bool = True) -> None:
         self._loads[name, "schema-changed" if isinstance(error, SchemaChangedError) else "failed"] += 1

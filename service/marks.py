@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nelbo.bundle import NAME
 from nelbo.store import ALIASES, Store
 
 _Mark = tuple[int, int, int, int]  # of a file or folder: inode, bytes, when it and its entry last changed
@@ -31,7 +32,9 @@ class Marks:
 
 
 def marks_of(store: Store, name: str) -> Marks:
-    """How a model's files are now, before it is known which version is live."""
+    """How a model's files are now, before it is known which version is live; any other text has no files."""
+    if NAME.fullmatch(name) is None:
+        return Marks(None, None)
     folder = store.root / name
     return Marks(_mark(folder), _bytes(folder / ALIASES))
 
