@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from nelbo.store import Store
 from service.app import create_app
 from service.lifecycle import Lifecycle
 from service.live import Live
-from service.problems import ProblemError
+from service.problems import Answer, ProblemError
+from service.request import ScoreRequest
 from service.settings import Settings
-from tests.bundles import write_tiny_bundle
+from tests.bundles import normal_records, write_tiny_bundle
 from tests.service.conftest import ClientFactory
 
 Answered = dict[str, Any]
@@ -202,3 +204,23 @@ def test_the_calls_are_for_administrators_alone(client_factory: ClientFactory, t
     calls = [paths[f"/v1/models/{{name}}/{verb}"]["post"] for verb in ("reload", "promote", "rollback")]
     assert [call["x-scope"] for call in calls] == ["admin"] * 3
     assert all(sorted(call["responses"]) == ["200", "404", "409", "422", "503"] for call in calls)
+
+
+def test_requests_that_wait_together_are_answered_by_one_version(client_factory: ClientFactory, tmp_path: Path) -> None:
+    versions(tmp_path, "1", "2")
+    service = client_factory(tmp_path).service
+    request = ScoreRequest("pumps", msgspec.json.encode({"records": normal_records(2)}))
+
+    async def ask() -> list[Answer]:
+        waiting = [asyncio.ensure_future(service.batching.score(request)) for _ in range(3)]
+        await asyncio.sleep(0)  # they are in the queue now
+        service.live.promote("pumps", "2")
+        return await asyncio.gather(*waiting)
+
+    first, *others = (answer.body for answer in asyncio.run(ask()))
+    assert [other == first for other in others] == [True, True]
+    scorer = service.live.scorers()["pumps"]
+    expected = scorer.score(scorer.decoder.objects(normal_records(2))).statistics["score"]
+    found = msgspec.json.decode(first)
+    assert found["model"]["version"] == "2"
+    assert [result["score"]["value"] for result in found["results"]] == pytest.approx(expected.tolist(), rel=1e-5)
