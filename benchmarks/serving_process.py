@@ -45,21 +45,22 @@ def serving(models: Path, **settings: object) -> Iterator[Serving]:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, stderr=log)
         try:
-            listening = _first_line(log, process)
+            listening = _listening(log, process)
             yield Serving(process, f"http://{listening['host']}:{listening['port']}")
         finally:
             process.terminate()
             process.communicate(timeout=_PATIENCE_S)
 
 
-def _first_line(log: IO[bytes], process: subprocess.Popen[bytes]) -> dict[str, Any]:
+def _listening(log: IO[bytes], process: subprocess.Popen[bytes]) -> dict[str, Any]:
     """The event that names the port."""
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
-        line, ended, _ = os.pread(log.fileno(), 4096, 0).partition(b"\n")
-        if ended:
+        *lines, _ = os.pread(log.fileno(), 1 << 16, 0).split(b"\n")
+        for line in lines:
             found: dict[str, Any] = json.loads(line)
-            return found
+            if found["event"] == "listening":
+                return found
         time.sleep(0.01)
     raise TimeoutError("the service did not say within half a minute where it listens")
 
