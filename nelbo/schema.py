@@ -102,10 +102,11 @@ class Schema(BaseModel):
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "Schema":
-        names = [column.name for column in self.columns]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"column '{name}' is named twice")
+        seen = set()
+        for column in self.columns:
+            if column.name in seen:
+                raise ValueError(f"column '{column.name}' is named twice")
+            seen.add(column.name)
         return self
 
     def with_role(self, role: Role) -> tuple[Column, ...]:

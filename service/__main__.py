@@ -17,11 +17,18 @@ gc.disable()  # what is imported stays, and to look through it again and again t
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
+from nelbo import trial  # noqa: E402
+
+# It loads its libraries beside ours, and is ready when the first graph is to be probed.
+_TRIAL = trial.start_if_possible() if __name__ == "__main__" else None
+
 import os  # noqa: E402
 import socket  # noqa: E402
 
 import uvicorn  # noqa: E402
 
+from nelbo.errors import TrustError  # noqa: E402
+from nelbo.probe import Probe  # noqa: E402
 from service import logs  # noqa: E402
 from service.app import create_app  # noqa: E402
 from service.lane import Lane  # noqa: E402
@@ -35,14 +42,14 @@ def main() -> int:
     """Serves until a signal stops it; 2 where the settings or the address will not do."""
     try:
         settings = read_settings()
+        app = create_app(settings, Probe(process=_TRIAL))
         listener = listen(settings)
-    except SettingsError as error:
+    except (SettingsError, TrustError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     logs.configure(settings.log_level)
     keep_freed_memory()
     collect_seldom()
-    app = create_app(settings)
     config = uvicorn.Config(
         Lane(app),
         loop="auto",

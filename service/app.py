@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from nelbo.errors import StoreError
+from nelbo.probe import Probe
 from nelbo.resources import read_resources
 from nelbo.store import Store
 from service import catalog
@@ -33,6 +35,9 @@ from service.stream import Streams
 from service.v2.refusal import in_form_of
 from service.v2.routes import add_protocol
 
+if TYPE_CHECKING:
+    from nelbo.trust import Trust
+
 _DESCRIPTION = "Calibrated anomaly scores for records: you set the false-alarm rate, every alert says why."
 
 
@@ -41,11 +46,15 @@ class Service:
 
     Args:
         settings: of the process.
+        probe: what the graph of a model must pass before it is loaded.
+
+    Raises:
+        TrustError: the file of pinned keys will not do.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, probe: Probe) -> None:
         self.settings = settings
-        self.live = Live(Store(settings.models))
+        self.live = Live(Store(settings.models), trust=_trust(settings), probe=probe)
         self.metrics = Metrics(self.live)
         self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
@@ -67,12 +76,27 @@ class Service:
         self.batching.close()
 
 
-def create_app(settings: Settings) -> FastAPI:
+def _trust(settings: Settings) -> "Trust | None":
+    if settings.trust is None:
+        return None
+    from nelbo.trust import read_trust  # noqa: PLC0415  # cryptography: not for a service that asks for no signature
+
+    return read_trust(settings.trust)
+
+
+def create_app(settings: Settings, probe: Probe | None = None) -> FastAPI:
     """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`.
 
     The page at /docs loads its script from a public network; /openapi.json needs none.
+
+    Args:
+        settings: of the process.
+        probe: what the graph of a model must pass before it is loaded; None for one of its own.
+
+    Raises:
+        TrustError: the file of pinned keys will not do.
     """
-    service = Service(settings)
+    service = Service(settings, probe or Probe())
     app = FastAPI(
         title="nelbo",
         description=_DESCRIPTION,

@@ -6,18 +6,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from nelbo.bundle import read_bundle
 from nelbo.errors import BundleError, NelboError
+from nelbo.probe import Probe
 from nelbo.records import take
 from nelbo.results import results
 from nelbo.scoring import CHUNK, Scorer
 from nelbo.store import Store
 from service import logs
 from service.watches import Watches
+
+if TYPE_CHECKING:
+    from nelbo.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,23 @@ class Live:
     Args:
         store: where the bundles are.
         clock: seconds since 1970.
+        trust: whose bundles may be loaded; None for anybody's.
+        probe: what a graph must pass first.
 
     Attributes:
         watches: over the records of the models that answer.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        trust: "Trust | None" = None,
+        probe: Probe | None = None,
+    ) -> None:
         self.store = store
+        self._trust = trust
+        self._probe = probe or Probe()
         self._clock = clock
         self.watches = Watches(clock)
         self._states: dict[str, ModelState] = {}
@@ -81,6 +96,12 @@ class Live:
     def load_all(self) -> None:
         """Loads the live version of every model; a model that fails does not stop the others."""
         try:
+            self._load_all()
+        finally:
+            self._probe.close()
+
+    def _load_all(self) -> None:
+        try:
             names = self.store.names()
         except OSError as error:
             self._unlisted = f"{self.store.root}: cannot be read: {error.strerror}"
@@ -100,7 +121,7 @@ class Live:
         started = time.perf_counter()
         before = self._states.get(name, ModelState())
         try:
-            scorer = load_scorer(self.store.live(name), name)
+            scorer = load_scorer(self.store.live(name), name, self._trust, self._probe)
         except NelboError as error:
             self._put(name, replace(before, failure=str(error)))
             logs.event("model failed to load", level=logging.ERROR, model=name, reason=str(error))
@@ -123,19 +144,22 @@ class Live:
         self._states = {**self._states, name: state}
 
 
-def load_scorer(folder: Path, name: str) -> Scorer:
-    """A scorer that may serve: read and verified, golden records replayed, warm.
+def load_scorer(folder: Path, name: str, trust: "Trust | None" = None, probe: Probe | None = None) -> Scorer:
+    """A scorer that may serve: read and verified, its graph probed, golden records replayed, warm.
 
     Args:
         folder: of the bundle.
         name: what the store calls the model.
+        trust: whose bundles may be loaded; None for anybody's.
+        probe: what the graph must pass first; None for one of its own.
 
     Raises:
         BundleError: the bundle is damaged, of another model, or scores differently here.
     """
-    bundle = read_bundle(folder)
+    bundle = read_bundle(folder, trust)
     if bundle.name != name:
         raise BundleError(f"bundle {folder}: the manifest says it is of model '{bundle.name}', expected '{name}'")
+    (probe or Probe()).check(bundle)
     scorer = Scorer(bundle)
     scorer.replay()
     _warm_up(scorer)

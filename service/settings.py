@@ -21,6 +21,7 @@ class Settings(BaseSettings):
         max_records: of one request.
         max_queued_records: while as many wait to be scored, requests are refused with 503; None for what memory allows,
             at most 20,000.
+        trust: file of pinned keys, one of which must have signed each bundle; None loads unsigned ones too.
         log_level: the least severe log line that is written.
     """
 
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
     max_records: Annotated[int, Field(ge=1)] = 10_000
     max_queued_records: Annotated[int, Field(ge=1)] | None = None
+    trust: Path | None = None
     log_level: LogLevel = "info"
 
 
@@ -42,6 +44,7 @@ _EXPECTED = {
     "max_body_bytes": "a whole number of bytes, at least 1",
     "max_records": "a whole number, at least 1",
     "max_queued_records": "a whole number, at least 1",
+    "trust": "a file of pinned keys",
     "log_level": "one of debug, info, warning, error",
 }
 

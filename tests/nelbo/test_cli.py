@@ -79,11 +79,15 @@ def test_nelbo_alone_shows_its_commands(run: Run) -> None:
         code, out, err = run(*arguments)
         assert code == expected
         assert [
-            name for name in ("schema", "fit", "calibrate", "verify", "score", "evaluate", "serve") if name in out + err
+            name
+            for name in ("schema", "fit", "calibrate", "sign", "verify", "score", "evaluate", "serve")
+            if name in out + err
         ]
 
 
-@pytest.mark.parametrize("command", ["schema", "fit", "calibrate", "verify", "score", "evaluate", "drift", "serve"])
+@pytest.mark.parametrize(
+    "command", ["schema", "fit", "calibrate", "sign", "verify", "score", "evaluate", "drift", "serve"]
+)
 def test_every_command_has_help_for_each_of_its_options(run: Run, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -133,7 +137,7 @@ def test_command_runs_from_a_shell(models: Path) -> None:
     nelbo = Path(sys.executable).with_name("nelbo")
     done = subprocess.run([nelbo, "verify", "pumps", "--models", models], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"pumps@{VERSION}: 6 files and 4 golden records as exported\n"
+    assert done.stdout.startswith(f"pumps@{VERSION}: 6 files and 4 golden records as exported\n")
 
 
 # --- verify ------------------------------------------------------------------------------------------
@@ -143,7 +147,7 @@ def test_verify_prints_json_for_programs(run: Run, models: Path) -> None:
     code, out, err = run("verify", "pumps", "--models", models, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert list(found) == ["bundle", "ok", "model", "version", "digest"]
+    assert list(found)[:5] == ["bundle", "ok", "model", "version", "digest"]
     assert (found["ok"], found["model"], found["version"]) == (True, "pumps", VERSION)
 
 

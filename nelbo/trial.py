@@ -1,0 +1,123 @@
+"""A process of its own that runs a graph once, under limits: `python -m nelbo.trial`.
+
+It takes a line of JSON, arrays and the graph from standard input, and answers `held` or what was wrong. What a graph
+makes of the process that loads it, a crash or gigabytes of memory, becomes of this one.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HELD = "held"
+_LONGEST = 500  # characters of any other answer; chosen
+
+
+@dataclass(frozen=True)
+class Task:
+    """What precedes the arrays and the graph.
+
+    Attributes:
+        memory_bytes: that may be added to what the process has once its libraries are loaded.
+        cpu_s: processor time.
+        shapes: of `numbers` (float64), `codes` (int64) and `hidden` (bool).
+        outputs: names.
+        graph_bytes: how many follow the arrays.
+    """
+
+    memory_bytes: int
+    cpu_s: int
+    shapes: dict[str, tuple[int, int]]
+    outputs: tuple[str, ...]
+    graph_bytes: int
+
+    def line(self) -> bytes:
+        """As it is sent."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def start() -> subprocess.Popen[bytes]:
+    """The process, which loads its libraries while it waits; it ends with its standard input.
+
+    Raises:
+        OSError: there is no room for another process.
+    """
+    command = [sys.executable, "-P", "-m", "nelbo.trial"]
+    return subprocess.Popen(  # noqa: S603  # no shell, nothing of a bundle's
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+
+
+def start_if_possible() -> subprocess.Popen[bytes] | None:
+    """The same; None where there is no room, which is told when a graph is to be tried and there still is none."""
+    try:
+        return start()
+    except OSError:
+        return None
+
+
+def main() -> None:
+    """Answers one task."""
+    answers = os.dup(1)
+    os.dup2(2, 1)  # libraries print where they like
+    try:
+        _run(sys.stdin.buffer)
+        answer = HELD
+    except Exception as error:  # the edge of the process
+        answer = f"{type(error).__name__}: {str(error)[:_LONGEST]}"
+    os.write(answers, answer.encode())
+    os._exit(0)
+
+
+def _run(stream: BinaryIO) -> None:
+    # Not above: whoever starts this process imports this module before it has these.
+    import numpy as np  # noqa: PLC0415
+
+    from nelbo.session import open_session  # noqa: PLC0415
+
+    given = json.loads(stream.readline())
+    task = Task(**given)
+    kinds: dict[str, Any] = {"numbers": np.float64, "codes": np.int64, "hidden": np.bool_}
+    feed = {name: _array(stream, kinds[name], shape) for name, shape in task.shapes.items()}
+    graph = stream.read(task.graph_bytes)
+    _limit(task)
+    session = open_session(graph)
+    wanted = {node.name for node in session.get_inputs()}
+    session.run(list(task.outputs), {name: array for name, array in feed.items() if name in wanted})
+
+
+def _array(stream: BinaryIO, kind: Any, shape: tuple[int, int]) -> "NDArray[Any]":
+    import numpy as np  # noqa: PLC0415
+
+    n_bytes = shape[0] * shape[1] * np.dtype(kind).itemsize
+    return np.frombuffer(stream.read(n_bytes), kind).reshape(shape)
+
+
+def _limit(task: Task) -> None:
+    """From here on: so much more memory and time, no file, no core dump; and the first to go if memory is short."""
+    import resource  # noqa: PLC0415  # not on every system: there no graph is tried, and none is served
+
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    limits = {
+        resource.RLIMIT_AS: used + task.memory_bytes,
+        resource.RLIMIT_CPU: task.cpu_s,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 4,  # standard input, output and error and the copy of output: all are in use
+    }
+    for name, most in limits.items():
+        # A second more until it is killed without a word of why.
+        resource.setrlimit(name, (most, most + 1 if name == resource.RLIMIT_CPU else most))
+
+
+if __name__ == "__main__":
+    main()
