@@ -1,23 +1,19 @@
 """Calibrated anomaly scores for records: score with a bundle, from a notebook, a cron job or a service."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from nelbo.bundle import Bundle, read_bundle
-    from nelbo.errors import (
-        BodyError,
-        BundleError,
-        CalibrationError,
-        NelboError,
-        RecordError,
-        SchemaError,
-        StoreError,
-        TableError,
-    )
-    from nelbo.schema import Column, Schema
-    from nelbo.scoring import Scored, Scorer
-    from nelbo.store import Store
+from nelbo.bundle import Bundle, read_bundle
+from nelbo.errors import (
+    BodyError,
+    BundleError,
+    CalibrationError,
+    NelboError,
+    RecordError,
+    SchemaError,
+    StoreError,
+    TableError,
+)
+from nelbo.schema import Column, Schema
+from nelbo.scoring import Scored, Scorer
+from nelbo.store import Store
 
 __all__ = [
     "BodyError",
@@ -36,24 +32,3 @@ __all__ = [
     "TableError",
     "read_bundle",
 ]
-
-_HOMES = {
-    "Bundle": "bundle",
-    "Column": "schema",
-    "Schema": "schema",
-    "Scored": "scoring",
-    "Scorer": "scoring",
-    "Store": "store",
-    "read_bundle": "bundle",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is asked for.
-
-    The process that probes a stranger's graph is a module of this package, and starts beside the service: it must not
-    wait for all the others.
-    """
-    if name not in __all__:
-        raise AttributeError(f"module 'nelbo' has no attribute '{name}'")
-    return getattr(import_module(f"nelbo.{_HOMES.get(name, 'errors')}"), name)

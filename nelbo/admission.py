@@ -97,7 +97,7 @@ _IR_VERSIONS = range(8, 12)  # of the same years
 _SIZES = {1: 4, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # bytes of float, int8, int32, int64, bool, float16, double
 _INT64 = 7
 _ATTRIBUTE_TYPES = {1: "f", 2: "i", 4: "t", 7: "ints"}
-_MOST_NODES = 20_000  # an export has some 250; one of a thousand timestamps 17 for each of them
+_MOST_NODES = 10_000  # an export has some 250; one of a thousand timestamps 17 for each of them
 _MOST_DIMENSIONS = 8  # an export has 4
 _LONGEST = 1 << 24  # elements that a constant shape may ask for: 128 MB at most
 

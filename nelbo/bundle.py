@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nelbo.admission import admit
 from nelbo.calibration import CalibrationFile, parse_calibration
-from nelbo.drift import Reference, parse_reference
+from nelbo.drift import Reference, misfit, parse_reference
 from nelbo.errors import BundleError, SchemaError
+from nelbo.faults import first_fault, too_much
 from nelbo.folder import Folder, opened
 from nelbo.schema import Schema, parse_schema
 
@@ -49,7 +50,7 @@ _MOST_BYTES = {
 _MOST_OF_OTHERS = 64 * 2**20
 _MOST_TOGETHER = 512 * 2**20
 _MOST_FILES = 64
-_MOST_COLUMNS = 10_000  # each costs an explanation a run of the graph
+_MOST_COLUMNS = 2_500  # each costs an explanation a run of the graph
 _MOST_GOLDEN = 1_000  # an export writes 16
 
 
@@ -201,16 +202,22 @@ def read_bundle(folder: Path, trust: "Trust | None" = None) -> Bundle:
         if trust is not None:
             trust.check_version(manifest.name, manifest.version)
         contents = _contents(inside, label, manifest.files)
+    for name in ("schema.json", "calibration.json", "reference.json", "golden.ndjson"):
+        if (problem := too_much(contents[name])) is not None:
+            raise BundleError(f"{label}: {name}: {problem}")
     schema = _parse_schema(contents["schema.json"], label)
     if manifest.schema_digest != sha256(contents["schema.json"]):
         raise BundleError(f"{label}: schema.json does not match the manifest's schema digest")
     _admit(contents["score.onnx"], label)
+    reference = parse_reference(contents["reference.json"], label)
+    if (problem := misfit(reference, schema)) is not None:
+        raise BundleError(f"{label}: reference.json: {problem}")
     return Bundle(
         manifest=manifest,
         schema=schema,
         graph=contents["score.onnx"],
         calibration=parse_calibration(contents["calibration.json"], label),
-        reference=parse_reference(contents["reference.json"], label),
+        reference=reference,
         golden=_parse_golden(contents["golden.ndjson"], label),
         card=contents.get("MODEL_CARD.md", b"").decode(errors="replace"),
         signer=signer,
@@ -245,6 +252,8 @@ def _contents(inside: Folder, label: str, digests: Mapping[str, str]) -> dict[st
 
 
 def _parse_manifest(text: bytes, folder: Path) -> Manifest:
+    if (problem := too_much(text)) is not None:
+        raise BundleError(f"bundle {folder}: {MANIFEST}: {problem}")
     try:
         found = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -257,9 +266,8 @@ def _parse_manifest(text: bytes, folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"bundle {folder}: {MANIFEST}: {place}: {first['msg']}") from error
+        place, detail = first_fault(error)
+        raise BundleError(f"bundle {folder}: {MANIFEST}: {place}: {detail}") from error
     if _VERSION.fullmatch(manifest.version) is None:
         raise BundleError(f"bundle {folder}: {MANIFEST}: '{manifest.version}' is not a version")
     if _DIGEST.fullmatch(manifest.digest) is None or _own_digest(text, manifest.digest) != manifest.digest:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import signal
-import subprocess
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from nelbo.errors import BundleError
 from nelbo.records import RecordDecoder
 from nelbo.resources import read_resources
 from nelbo.scoring import CHUNK
-from nelbo.trial import Task
+from nelbo.trial import Process, Task
 
 _MEMORY = 512 * 2**20  # bytes beside the weights; a chunk of a model with 65,536 exemplars takes some 200 MB
 _COPIES = 4  # of the weights: the file, its parsed form, those that are packed for the processor, one more
@@ -50,10 +49,10 @@ class Probe:
 
     Args:
         limits: of the process.
-        process: one that was started before, to be used first: it loads its libraries meanwhile.
+        process: one that was started before, to be used first.
     """
 
-    def __init__(self, limits: Limits | None = None, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    def __init__(self, limits: Limits | None = None, process: Process | None = None) -> None:
         self._limits = limits or Limits()
         self._process = process
 
@@ -95,13 +94,11 @@ class Probe:
             is_late = late.finished.is_set()
             late.cancel()
             _end(process)
-        return _verdict(answer, process.returncode, self._limits, is_late=is_late)
+        return _verdict(answer, process.wait(), self._limits, is_late=is_late)
 
-    def _take(self) -> "subprocess.Popen[bytes]":
+    def _take(self) -> Process:
         process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            return process
-        return trial.start()
+        return process or trial.start()
 
     def _task(self, graph: bytes, feed: Mapping[str, NDArray[Any]]) -> Task:
         memory = self._limits.memory_bytes or _affordable(len(graph))
@@ -132,7 +129,7 @@ def _digest(graph: bytes, feed: Mapping[str, NDArray[Any]]) -> bytes:
     return digest.digest()
 
 
-def _ask(process: "subprocess.Popen[bytes]", task: Task, feed: Mapping[str, NDArray[Any]], graph: bytes) -> bytes:
+def _ask(process: Process, task: Task, feed: Mapping[str, NDArray[Any]], graph: bytes) -> bytes:
     """What the process answers; nothing where it ends before."""
     to, answers = process.stdin, process.stdout
     if to is None or answers is None:
@@ -146,7 +143,7 @@ def _ask(process: "subprocess.Popen[bytes]", task: Task, feed: Mapping[str, NDAr
     return answers.read(_LONGEST_ANSWER)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: Process) -> None:
     """Reaps it; it has answered, or it never will."""
     process.kill()
     process.wait()

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nelbo.errors import BundleError, TrustError
+from nelbo.faults import first_fault
 
 _RAW = serialization.Encoding.Raw, serialization.PublicFormat.Raw
 
@@ -46,9 +47,8 @@ def parse_signature(text: bytes, source: str) -> Signature:
     try:
         found = Signature.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BundleError(f"{source}: {place}: {first['msg']}") from error
+        place, detail = first_fault(error)
+        raise BundleError(f"{source}: {place}: {detail}") from error
     if found.to_json() != text:  # one signature is one file: no byte of it can be another
         raise BundleError(f"{source}: is not written as a signature is; it was changed after it was made")
     return found

@@ -17,6 +17,10 @@ _WIRE_TYPE = {"int": _VARINT, "float": _FIXED32, "text": _BYTES, "bytes": _BYTES
 
 Found = dict[str, Any]
 
+# Each field becomes an object or two, of which a file of 256 MB could ask for a hundred million. An export has 4,000.
+_MOST_FIELDS = 200_000
+_LONGEST_TEXT = 10_000  # bytes; an export has 40
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -48,26 +52,46 @@ class Message:
     refused: Mapping[int, str] = field(default_factory=dict)
 
 
-def read(data: memoryview, message: Message) -> Found:
+class Budget:
+    """How many more fields are read.
+
+    Args:
+        left: of them.
+    """
+
+    def __init__(self, left: int = _MOST_FIELDS) -> None:
+        self.left = left
+
+    def spend(self) -> None:
+        """One of them."""
+        self.left -= 1
+        if self.left < 0:
+            raise BundleError("it has more parts than any model")
+
+
+def read(data: memoryview, message: Message, budget: Budget | None = None) -> Found:
     r"""The fields of a message by name; lists of those that may repeat, None for one that is not there.
 
     As deep as the declaration and no deeper: nothing in the bytes makes it call itself.
 
     Raises:
-        BundleError: a field that is not declared, is of another type, is there twice or ends beyond the message.
+        BundleError: a field that is not declared, is of another type, is there twice or ends beyond the message; or
+            there are too many of them.
 
     >>> read(memoryview(b"\x08\x96\x01"), Message("Example", {1: Entry("n", "int")}))
     {'n': 150}
     """
+    budget = budget or Budget()
     found: Found = {entry.name: [] if entry.many else None for entry in message.entries.values()}
     at = 0
     while at < len(data):
+        budget.spend()
         tag, at = _varint(data, at)
         entry = _entry(message, tag >> 3)
         if tag & 7 != (_WIRE_TYPE[entry.kind] if isinstance(entry.kind, str) else _BYTES):
             raise BundleError(f"{message.name}.{entry.name} is of another type than declared")
         value, at = _value(data, at, tag & 7)
-        _put(found, message, entry, value)
+        _put(found, message, entry, value, budget)
     return found
 
 
@@ -87,8 +111,8 @@ def _value(data: memoryview, at: int, wire_type: int) -> tuple[Any, int]:
     return data[at : at + length], at + length
 
 
-def _put(found: Found, message: Message, entry: Entry, value: Any) -> None:
-    read_value = read(value, entry.kind) if isinstance(entry.kind, Message) else _plain(value, entry.kind)
+def _put(found: Found, message: Message, entry: Entry, value: Any, budget: Budget) -> None:
+    read_value = read(value, entry.kind, budget) if isinstance(entry.kind, Message) else _plain(value, entry.kind)
     if entry.many:
         found[entry.name].append(read_value)
     elif found[entry.name] is None:
@@ -104,6 +128,8 @@ def _plain(value: Any, kind: str) -> Any:
     if kind == "float":
         return struct.unpack("<f", value)[0]
     if kind == "text":
+        if len(value) > _LONGEST_TEXT:
+            raise BundleError(f"a text has {len(value)} bytes, more than any name")
         try:
             return str(value, "utf-8")
         except UnicodeDecodeError as error:

@@ -17,16 +17,12 @@ gc.disable()  # what is imported stays, and to look through it again and again t
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
-from nelbo import trial  # noqa: E402
-
-# It loads its libraries beside ours, and is ready when the first graph is to be probed.
-_TRIAL = trial.start_if_possible() if __name__ == "__main__" else None
-
 import os  # noqa: E402
 import socket  # noqa: E402
 
 import uvicorn  # noqa: E402
 
+from nelbo import trial  # noqa: E402
 from nelbo.errors import TrustError  # noqa: E402
 from nelbo.probe import Probe  # noqa: E402
 from service import logs  # noqa: E402
@@ -41,8 +37,10 @@ _STOP_S = 20  # how long answers may take after a stop was asked for; below the 
 def main() -> int:
     """Serves until a signal stops it; 2 where the settings or the address will not do."""
     try:
+        # While there is nothing to be had from it; a process that starts from nothing would take half of our own start.
+        probe = Probe(process=trial.fork())
         settings = read_settings()
-        app = create_app(settings, Probe(process=_TRIAL))
+        app = create_app(settings, probe)
         listener = listen(settings)
     except (SettingsError, TrustError) as error:
         sys.stderr.write(f"{error}\n")
