@@ -8,11 +8,11 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from math import floor
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nelbo.errors import BundleError, CalibrationError
 from nelbo.extremes import Tail
@@ -267,8 +267,8 @@ class CalibrationFile(BaseModel):
     format: Literal[4] = 4
     created: str
     rate: float
-    confidence: float | None = None
-    fdr: float | None = None
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    fdr: Annotated[float, Field(gt=0, lt=1)] | None = None
     combination: Combination
     scores: dict[StatisticName, Many[float]]
     tails: dict[StatisticName, Tail] = {}

@@ -50,7 +50,7 @@ class Column(BaseModel):
     kind: Kind | None = None
     nullable: bool = False
     spike: FiniteFloat | None = None
-    step: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    step: Annotated[FiniteFloat, Field(ge=1e-30)] | None = None
     unit: str | None = None
     categories: Many[Category] = ()
     rare: Many[Category] = ()

@@ -178,8 +178,11 @@ class Scorer:
         self.bundle = bundle
         self.schema = bundle.schema
         self.decoder = RecordDecoder(bundle.schema, bundle.label)
-        self.decider = Decider(bundle.calibration)
-        self._decision = self.decider.decide()
+        try:
+            self.decider = Decider(bundle.calibration)
+            self._decision = self.decider.decide()
+        except CalibrationError as error:
+            raise BundleError(f"bundle '{bundle.label}': calibration.json: {error}") from error
         self._graph = graph or Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
         if bundle.calibration.combination.fields != tuple(field.name for field in self.schema.fields):
             raise BundleError(

@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from nelbo.bundle import MANIFEST, NEEDED, check_name, new_version, read_bundle, replace_file, sha256, write_bundle
 from nelbo.errors import BundleError, printable
 from tests.bundles import VERSION, write_tiny_bundle
+from tests.hostile import replaced, resealed
 
 LABEL = f"bundle 'pumps@{VERSION}'"
 
@@ -30,28 +30,6 @@ def refusal(folder: Path) -> str:
     with pytest.raises(BundleError) as info:
         read_bundle(folder)
     return str(info.value)
-
-
-def resealed(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """Changes the manifest as someone who knows how its digest is made."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    change(manifest)
-    manifest["digest"] = "0" * 64
-    text = json.dumps(manifest)
-    (folder / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
-    return folder
-
-
-def replaced(folder: Path, name: str, data: bytes) -> Path:
-    """Replaces a file and its digests."""
-    (folder / name).write_bytes(data)
-
-    def change(manifest: dict[str, Any]) -> None:
-        manifest["files"][name] = sha256(data)
-        if name == "schema.json":
-            manifest["schema_digest"] = sha256(data)
-
-    return resealed(folder, change)
 
 
 # --- reading -----------------------------------------------------------------------------------------
