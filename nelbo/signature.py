@@ -128,7 +128,7 @@ def _base64(data: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """What a base64 text means, if it is written as we write it: its last letter has bits that most readers pass over."""
+    """What a base64 text means, if written as we write it: its last letter has bits that most readers pass over."""
     data = base64.b64decode(text, validate=True)
     if _base64(data) != text:
         raise ValueError("unused bits are set")

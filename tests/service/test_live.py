@@ -119,11 +119,11 @@ def test_a_hostile_bundle_keeps_the_old_version_serving(name: str, tmp_path: Pat
     assert ALL[name].says in str(state.failure)
 
 
-def test_a_name_within_a_graph_forges_no_line_of_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_name_within_a_graph_forges_no_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hostile_bundle(tmp_path, "terminal codes in a name")
-    logs.configure("info")
     loaded(tmp_path)
-    (line,) = capfd.readouterr().err.splitlines()
+    (record,) = caplog.records
+    line = logs.JsonFormatter().format(record)
     assert json.loads(line)["event"] == "model failed to load"
     assert line.isprintable()
 
