@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,18 @@ class Probe:
     def __init__(self, limits: Limits | None = None, process: Process | None = None) -> None:
         self._limits = limits or Limits()
         self._process = process
+        self._begun: bytes | None = None  # what that process was handed
+        self._lock = threading.Lock()
+
+    def begin(self, bundle: Bundle) -> None:
+        """Hands the graph to a process that was started before; `check` of the same bundle waits for what is left."""
+        feed = _feed(bundle)
+        with self._lock:
+            if self._process is None or self._begun is not None:
+                return
+            self._begun = _digest(bundle.graph, feed)
+            with self._limited(self._process):
+                _send(self._process, self._task(bundle.graph, feed), feed, bundle.graph)
 
     def check(self, bundle: Bundle) -> None:
         """Returns if the graph scores a whole chunk of golden records within the limits.
@@ -66,39 +78,65 @@ class Probe:
         """
         feed = _feed(bundle)
         seen = _digest(bundle.graph, feed)
-        if seen in _held:
-            return
-        problem = self._problem(bundle.graph, feed)
-        if problem is not None:
-            raise BundleError(f"bundle '{bundle.label}': score.onnx: the probe {problem}")
-        _held.add(seen)
+        with self._lock:
+            if seen in _held:
+                return
+            problem = self._problem(seen, bundle.graph, feed)
+            if problem is not None:
+                raise BundleError(f"bundle '{bundle.label}': score.onnx: the probe {problem}")
+            _held.add(seen)
 
     def close(self) -> None:
         """Ends a process that was started before and never used."""
-        if self._process is not None:
-            _end(self._process)
-            self._process = None
+        with self._lock:
+            if self._process is not None:
+                _end(self._process)
+                self._process = None
 
-    def _problem(self, graph: bytes, feed: Mapping[str, NDArray[Any]]) -> str | None:
+    def _problem(self, seen: bytes, graph: bytes, feed: Mapping[str, NDArray[Any]]) -> str | None:
         """What became of the graph, if it was not well."""
         try:
-            process = self._take()
+            process, is_begun = self._take(seen)
         except OSError as error:
             return f"could not be started: {error.strerror}"
-        late = threading.Timer(self._limits.wall_s, process.kill)
+        try:
+            with self._limited(process) as is_late:
+                if not is_begun:
+                    _send(process, self._task(graph, feed), feed, graph)
+                answer = _answer(process)
+                _end(process)
+                return _verdict(answer, process.wait(), self._limits, is_late=is_late.is_set())
+        except RuntimeError as error:  # no more threads: its time could not be limited
+            return f"could not be started: {error}"
+        finally:
+            _end(process)
+
+    def _take(self, seen: bytes) -> tuple[Process, bool]:
+        """A process, and whether it was handed this graph already."""
+        process, begun = self._process, self._begun
+        self._process = self._begun = None
+        if process is not None and begun in (None, seen):
+            return process, begun == seen
+        if process is not None:
+            _end(process)
+        return trial.start(), False
+
+    @contextlib.contextmanager
+    def _limited(self, process: Process) -> Iterator[threading.Event]:
+        """Ends the process if this takes too long; the event says whether it came to that."""
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        late = threading.Timer(self._limits.wall_s, end)
         late.daemon = True
         late.start()
         try:
-            answer = _ask(process, self._task(graph, feed), feed, graph)
+            yield is_late
         finally:
-            is_late = late.finished.is_set()
             late.cancel()
-            _end(process)
-        return _verdict(answer, process.wait(), self._limits, is_late=is_late)
-
-    def _take(self) -> Process:
-        process, self._process = self._process, None
-        return process or trial.start()
 
     def _task(self, graph: bytes, feed: Mapping[str, NDArray[Any]]) -> Task:
         memory = self._limits.memory_bytes or _affordable(len(graph))
@@ -129,18 +167,20 @@ def _digest(graph: bytes, feed: Mapping[str, NDArray[Any]]) -> bytes:
     return digest.digest()
 
 
-def _ask(process: Process, task: Task, feed: Mapping[str, NDArray[Any]], graph: bytes) -> bytes:
-    """What the process answers; nothing where it ends before."""
-    to, answers = process.stdin, process.stdout
-    if to is None or answers is None:
+def _send(process: Process, task: Task, feed: Mapping[str, NDArray[Any]], graph: bytes) -> None:
+    if process.stdin is None:
         raise TypeError("the process was started without pipes")
-    try:
-        for part in (task.line(), *(array.tobytes() for array in feed.values()), graph):
-            to.write(part)
-        to.close()
-    except BrokenPipeError:
-        return b""
-    return answers.read(_LONGEST_ANSWER)
+    with contextlib.suppress(BrokenPipeError):  # it has ended: its status says why
+        # In one piece: after each, whoever waits for other threads of this process waits again.
+        process.stdin.write(b"".join([task.line(), *(array.tobytes() for array in feed.values()), graph]))
+        process.stdin.close()
+
+
+def _answer(process: Process) -> bytes:
+    """What the process answers; nothing where it ends before."""
+    if process.stdout is None:
+        raise TypeError("the process was started without pipes")
+    return process.stdout.read(_LONGEST_ANSWER)
 
 
 def _end(process: Process) -> None:

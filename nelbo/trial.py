@@ -5,6 +5,7 @@ makes of the process that loads it, a crash or gigabytes of memory, becomes of t
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from nelbo.session import open_session
 
 HELD = "held"
+_PIPE = 2**20  # bytes; what Linux gives to anybody
 _LONGEST = 500  # characters of any other answer; chosen
 
 
@@ -95,6 +97,8 @@ def fork() -> "Fork | None":
         main()
     os.close(task)
     os.close(to_answers)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(to_task, fcntl.F_SETPIPE_SZ, _PIPE)  # most graphs at once, without waiting for the reader
     return Fork(pid, open(to_task, "wb"), open(answers, "rb"))
 
 

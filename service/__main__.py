@@ -19,15 +19,18 @@ signal.signal(signal.SIGINT, _leave)
 
 import os  # noqa: E402
 import socket  # noqa: E402
+import threading  # noqa: E402
 
 import uvicorn  # noqa: E402
 
 from nelbo import trial  # noqa: E402
 from nelbo.errors import TrustError  # noqa: E402
 from nelbo.probe import Probe  # noqa: E402
+from nelbo.store import Store  # noqa: E402
 from service import logs  # noqa: E402
-from service.app import create_app  # noqa: E402
+from service.app import create_app, trust_of  # noqa: E402
 from service.lane import Lane  # noqa: E402
+from service.live import look_ahead  # noqa: E402
 from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
 
@@ -40,6 +43,9 @@ def main() -> int:
         # While there is nothing to be had from it; a process that starts from nothing would take half of our own start.
         probe = Probe(process=trial.fork())
         settings = read_settings()
+        trust = trust_of(settings)
+        # A daemon: a store that hangs must not keep the process from listening, nor from stopping.
+        threading.Thread(target=look_ahead, args=(Store(settings.models), trust, probe), daemon=True).start()
         app = create_app(settings, probe)
         listener = listen(settings)
     except (SettingsError, TrustError) as error:

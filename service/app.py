@@ -54,7 +54,7 @@ class Service:
 
     def __init__(self, settings: Settings, probe: Probe) -> None:
         self.settings = settings
-        self.live = Live(Store(settings.models), trust=_trust(settings), probe=probe)
+        self.live = Live(Store(settings.models), trust=trust_of(settings), probe=probe)
         self.metrics = Metrics(self.live)
         self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
@@ -76,7 +76,12 @@ class Service:
         self.batching.close()
 
 
-def _trust(settings: Settings) -> "Trust | None":
+def trust_of(settings: Settings) -> "Trust | None":
+    """Whose bundles are read; None for anybody's.
+
+    Raises:
+        TrustError: the file of pinned keys will not do.
+    """
     if settings.trust is None:
         return None
     from nelbo.trust import read_trust  # noqa: PLC0415  # cryptography: not for a service that asks for no signature

@@ -1,5 +1,6 @@
 """The models that answer: loaded from the store, replayed and warmed before they do."""
 
+import contextlib
 import gc
 import logging
 import time
@@ -164,6 +165,13 @@ def load_scorer(folder: Path, name: str, trust: "Trust | None" = None, probe: Pr
     scorer.replay()
     _warm_up(scorer)
     return scorer
+
+
+def look_ahead(store: Store, trust: "Trust | None", probe: Probe) -> None:
+    """Begins to probe the graph of the first model, beside the rest of a start; what is wrong, its load will say."""
+    with contextlib.suppress(NelboError, OSError):
+        for name in store.names()[:1]:
+            probe.begin(read_bundle(store.live(name), trust))
 
 
 def _warm_up(scorer: Scorer) -> None:

@@ -96,6 +96,16 @@ def test_bundle_is_refused_where_no_process_can_be_started(bundle: Bundle, monke
     assert refusal(Probe(), bundle) == "could not be started: Resource temporarily unavailable"
 
 
+def test_bundle_is_refused_where_its_time_cannot_be_limited(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Timer.start", full)
+    process = trial.start()
+    assert refusal(Probe(process=process), bundle) == "could not be started: can't start new thread"
+    assert process.returncode == -9
+
+
 def test_golden_record_that_is_none_of_the_schema_is_named(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r": golden record 0"):
         Probe().check(replace(bundle, golden=(Golden({}, 0.0, 0.0, 0.0),)))
