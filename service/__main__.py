@@ -17,13 +17,18 @@ gc.disable()  # what is imported stays, and to look through it again and again t
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
+from nelbo import trial  # noqa: E402
+
+# Now, while there is little to copy and nothing to be had from it; one that starts from nothing would take half of our
+# own start.
+_TRIAL = trial.fork() if __name__ == "__main__" else None
+
 import os  # noqa: E402
 import socket  # noqa: E402
 import threading  # noqa: E402
 
 import uvicorn  # noqa: E402
 
-from nelbo import trial  # noqa: E402
 from nelbo.errors import TrustError  # noqa: E402
 from nelbo.probe import Probe  # noqa: E402
 from nelbo.store import Store  # noqa: E402
@@ -40,8 +45,7 @@ _STOP_S = 20  # how long answers may take after a stop was asked for; below the 
 def main() -> int:
     """Serves until a signal stops it; 2 where the settings or the address will not do."""
     try:
-        # While there is nothing to be had from it; a process that starts from nothing would take half of our own start.
-        probe = Probe(process=trial.fork())
+        probe = Probe(process=_TRIAL)
         settings = read_settings()
         trust = trust_of(settings)
         # A daemon: a store that hangs must not keep the process from listening, nor from stopping.
