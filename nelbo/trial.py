@@ -89,12 +89,16 @@ def fork() -> "Fork | None":
         return None
     task, to_task, answers, to_answers = ends
     if pid == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.dup2(task, 0)
-        os.dup2(to_answers, 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.closerange(3, max(ends) + 2)
-        main()
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            os.dup2(task, 0)
+            os.dup2(to_answers, 1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            os.closerange(3, max(ends) + 2)
+            main()
+        finally:
+            os._exit(1)  # whatever happens, this process never goes on as a copy of the other
     os.close(task)
     os.close(to_answers)
     with contextlib.suppress(OSError):

@@ -53,6 +53,27 @@ def test_whole_bundle_passes_in_a_process_that_was_forked(bundle: Bundle) -> Non
     assert forked.returncode == 0
 
 
+def test_probe_that_was_begun_is_the_one_that_is_waited_for(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = Probe(process=trial.fork())
+    monkeypatch.setattr(trial, "start", lambda: pytest.fail("another process was started"))
+    checked.begin(bundle)
+    checked.begin(bundle)
+    checked.check(bundle)
+
+
+def test_probe_that_was_begun_of_another_graph_counts_for_that_one_alone(bundle: Bundle, tmp_path: Path) -> None:
+    checked = Probe(process=trial.fork())
+    checked.begin(bundle)
+    hostile = read_bundle(hostile_bundle(tmp_path, "gigabytes from few bytes"))
+    assert refusal(checked, hostile).startswith("could not run it")
+
+
+def test_nothing_is_begun_without_a_process_that_waits(bundle: Bundle) -> None:
+    checked = Probe()
+    checked.begin(bundle)
+    checked.check(bundle)
+
+
 def test_what_was_probed_is_not_probed_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     Probe().check(bundle)
     monkeypatch.setattr(trial, "start", lambda: pytest.fail("another process was started"))
