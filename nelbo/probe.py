@@ -17,7 +17,7 @@ from nelbo.bundle import Bundle
 from nelbo.errors import BundleError
 from nelbo.records import RecordDecoder
 from nelbo.resources import read_resources
-from nelbo.scoring import CHUNK
+from nelbo.scoring import CHUNK, unreadable
 from nelbo.trial import Process, Task
 
 _MEMORY = 512 * 2**20  # bytes beside the weights; a chunk of a model with 65,536 exemplars takes some 200 MB
@@ -154,7 +154,7 @@ def _feed(bundle: Bundle) -> dict[str, NDArray[Any]]:
     """The golden records, again and again until there is a chunk of them."""
     batch = RecordDecoder(bundle.schema, bundle.label).objects([entry.record for entry in bundle.golden])
     if batch.errors:
-        raise BundleError(f"bundle '{bundle.label}': golden {batch.errors[0]}")
+        raise unreadable(bundle, batch.errors[0])
     rows = np.resize(np.arange(len(batch)), CHUNK)
     hidden = np.zeros((CHUNK, len(bundle.schema.fields)), dtype=np.bool_)
     return {"numbers": batch.numbers[rows], "codes": batch.codes[rows], "hidden": hidden}

@@ -11,7 +11,7 @@ from nelbo.admission import INPUTS, OUTPUTS
 from nelbo.bundle import Bundle
 from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
 from nelbo.decision import Decider, Decision
-from nelbo.errors import BundleError, CalibrationError
+from nelbo.errors import BundleError, CalibrationError, RecordError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Category, Schema
 from nelbo.segments import ALL, Numbers
@@ -268,7 +268,7 @@ class Scorer:
         except CalibrationError as error:
             raise BundleError(f"bundle '{self.bundle.label}': golden records: {error}") from error
         if scored.batch.errors:
-            raise BundleError(f"bundle '{self.bundle.label}': golden {scored.batch.errors[0]}")
+            raise unreadable(self.bundle, scored.batch.errors[0])
         for name in STATISTICS:
             expected = np.array([getattr(entry, name) for entry in golden])
             off = np.abs(scored.statistics[name] - expected) > _REPLAY_TOLERANCE * np.maximum(1, np.abs(expected))
@@ -277,6 +277,12 @@ class Scorer:
                     f"bundle '{self.bundle.label}': golden record {int(off.argmax())} no longer gets its {name}; "
                     "this machine computes the model differently from the one that exported it"
                 )
+
+
+def unreadable(bundle: Bundle, error: RecordError) -> BundleError:
+    """What is wrong with a golden record, without its value: it is a record of the training, and this may be logged."""
+    where = "" if error.field is None else f", field '{error.field}'"
+    return BundleError(f"bundle '{bundle.label}': golden record {error.index}{where}: expected {error.expected}")
 
 
 def states(schema: Schema, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

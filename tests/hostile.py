@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +45,6 @@ def with_graph(folder: Path, change: Change) -> Path:
     model = ModelProto.FromString((folder / "score.onnx").read_bytes())
     change(model)
     return replaced(folder, "score.onnx", model.SerializeToString())
-
-
-def tiny(models: Path) -> Path:
-    """A bundle that is whole."""
-    return write_tiny_bundle(models)
 
 
 # --- parts of graphs ---------------------------------------------------------------------------------
@@ -540,11 +534,6 @@ ALL = READ | PROBED | REPLAYED
 
 def hostile_bundle(models: Path, name: str) -> Path:
     """One of them, in a store of its own."""
-    folder = tiny(models)
+    folder = write_tiny_bundle(models)
     ALL[name].make(folder)
     return folder
-
-
-def copied(folder: Path, models: Path) -> Path:
-    """A bundle in another store, by the same model's and version's name."""
-    return Path(shutil.copytree(folder, models / folder.parent.name / folder.name))

@@ -127,7 +127,10 @@ def test_bundle_is_refused_where_its_time_cannot_be_limited(bundle: Bundle, monk
     assert process.returncode == -9
 
 
-def test_golden_record_that_is_none_of_the_schema_is_named(bundle: Bundle) -> None:
+def test_golden_record_that_is_none_of_the_schema_is_named_without_its_value(bundle: Bundle) -> None:
+    record = bundle.golden[0].record | {"pressure": "secret"}
+    with pytest.raises(BundleError, match=r": golden record 0, field 'pressure': expected a number$"):
+        Probe().check(replace(bundle, golden=(Golden(record, 0.0, 0.0, 0.0),)))
     with pytest.raises(BundleError, match=r": golden record 0"):
         Probe().check(replace(bundle, golden=(Golden({}, 0.0, 0.0, 0.0),)))
 
