@@ -7,6 +7,7 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def hostile(kind: dict[str, Hostile], load: Callable[[Path], object]) -> int:
     for name, made in kind.items():
         with tempfile.TemporaryDirectory() as folder:
             bundle = hostile_bundle(Path(folder), name)
-            text = _refusal(lambda bundle=bundle: load(bundle)) or "accepted"
+            text = _refusal(partial(load, bundle)) or "accepted"
             n_refused += made.says in text
             print(f"{name}: {text[:160]}", flush=True)
     return n_refused
