@@ -194,13 +194,8 @@ def read_bundle(folder: Path, trust: "Trust | None" = None) -> Bundle:
         BundleError: naming the bundle, the file and what is wrong with it.
     """
     with opened(folder) as inside:
-        text = inside.read(MANIFEST, _MOST_BYTES[MANIFEST])
-        signer = None if trust is None else _signer(inside, text, trust)
-        manifest = _parse_manifest(text, folder)
+        manifest, signer = _manifest(inside, trust)
         label = f"bundle '{manifest.name}@{manifest.version}'"
-        check_name(manifest.name)
-        if trust is not None:
-            trust.check_version(manifest.name, manifest.version)
         contents = _contents(inside, label, manifest.files)
     for name in ("schema.json", "calibration.json", "reference.json", "golden.ndjson"):
         if (problem := too_much(contents[name])) is not None:
@@ -222,6 +217,27 @@ def read_bundle(folder: Path, trust: "Trust | None" = None) -> Bundle:
         card=contents.get("MODEL_CARD.md", b"").decode(errors="replace"),
         signer=signer,
     )
+
+
+def read_manifest(folder: Path, trust: "Trust | None" = None) -> Manifest:
+    """What a folder says its bundle is; the other files are not looked at.
+
+    Raises:
+        BundleError: it is missing, was changed after export, or is not signed as it must be.
+    """
+    with opened(folder) as inside:
+        return _manifest(inside, trust)[0]
+
+
+def _manifest(inside: Folder, trust: "Trust | None") -> "tuple[Manifest, Signer | None]":
+    """The manifest, which is not parsed before its signature holds."""
+    text = inside.read(MANIFEST, _MOST_BYTES[MANIFEST])
+    signer = None if trust is None else _signer(inside, text, trust)
+    manifest = _parse_manifest(text, inside.path)
+    check_name(manifest.name)
+    if trust is not None:
+        trust.check_version(manifest.name, manifest.version)
+    return manifest, signer
 
 
 def read_signed(folder: Path) -> tuple[bytes, bytes | None]:
