@@ -26,7 +26,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-c
   --python-version 3.11 --python-platform linux -c constraints.txt
 INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -163,6 +163,10 @@ bench-start: $(VENV)/.dev
 # What an API key costs a request; two minutes on two idle cores, `wrk` installed.
 bench-access: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.access
+
+# Bits flipped, keys wrong, versions old, graphs hostile: whether all of it is refused; a minute.
+bench-bundles: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.hostile_bundles
 
 bench-mixed-traffic: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.mixed_traffic

@@ -7,6 +7,7 @@ NelboError
 │   └── TooManyRecordsError  a body of more records than its reader takes
 ├── RecordError        one record; carries its index, field, expected and found
 ├── BundleError        a bundle that is damaged, or not what it says
+├── TrustError         a file of pinned keys, or a key of one's own, that cannot be used
 ├── StoreError         the store of models cannot be read
 │   ├── UnknownVersionError  a model, version or alias that is not there
 │   └── StoreWriteError      the store may not be changed, or cannot be
@@ -18,6 +19,14 @@ A programming mistake is a `TypeError` or an `AssertionError`, never one of thes
 """
 
 from collections.abc import Sequence
+
+_LONGEST = 1_000  # characters of a text that quotes a stranger's file; chosen, longer than any of ours
+
+
+def printable(text: str) -> str:
+    """A text that quotes a stranger's file, as one line of bounded length that moves no terminal's cursor."""
+    short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 class NelboError(Exception):
@@ -66,7 +75,20 @@ class RecordError(NelboError):
 
 
 class BundleError(NelboError):
-    """A bundle is damaged, or not what its manifest says."""
+    r"""A bundle is damaged, or not what its manifest says.
+
+    Its text may quote a stranger's file, so it is printable.
+
+    >>> str(BundleError("constant 'a\x1b[2K\nb' is of type 8"))
+    "constant 'a\\x1b[2K\\nb' is of type 8"
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
+
+class TrustError(NelboError):
+    """A file of pinned keys, or a key to sign with, cannot be used."""
 
 
 class StoreError(NelboError):

@@ -17,13 +17,21 @@ gc.disable()  # what is imported stays, and to look through it again and again t
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
+from nelbo import trial  # noqa: E402
+
+# Now, while there is little to copy and nothing to be had from it; one that starts from nothing would take half of our
+# own start.
+_TRIAL = trial.fork() if __name__ == "__main__" else None
+
 import os  # noqa: E402
 import socket  # noqa: E402
 
 import uvicorn  # noqa: E402
 
+from nelbo.errors import TrustError  # noqa: E402
+from nelbo.probe import Probe  # noqa: E402
 from service import logs  # noqa: E402
-from service.app import create_app  # noqa: E402
+from service.app import Service, create_app  # noqa: E402
 from service.keys import KeysError  # noqa: E402
 from service.lane import Lane  # noqa: E402
 from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
@@ -36,16 +44,27 @@ def main() -> int:
     """Serves until a signal stops it; 2 where the settings or the address will not do."""
     try:
         settings = read_settings()
+        service = Service(settings, Probe(process=_TRIAL))
         listener = listen(settings)
-        logs.configure(settings.log_level, settings.models.absolute())
-        keep_freed_memory()
-        collect_seldom()
-        app = create_app(settings)
-    except (SettingsError, KeysError) as error:
+    except (SettingsError, KeysError, TrustError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    logs.configure(settings.log_level, settings.models.absolute())
+    keep_freed_memory()
+    collect_seldom()
+    host, port = listener.getsockname()[:2]
+    capacity = service.capacity
+    logs.event(
+        "listening",
+        host=host,
+        port=port,
+        workers=capacity.workers,
+        max_queued_records=capacity.max_queued_records,
+    )
+    service.access.announce(is_loopback=settings.is_loopback)
+    service.begin()  # before the app is made, which takes as long as a model
     config = uvicorn.Config(
-        Lane(app),
+        Lane(create_app(service)),
         loop="auto",
         http="httptools",
         ws="none",
@@ -55,16 +74,6 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=_STOP_S,
     )
-    host, port = listener.getsockname()[:2]
-    capacity = app.state.service.capacity
-    logs.event(
-        "listening",
-        host=host,
-        port=port,
-        workers=capacity.workers,
-        max_queued_records=capacity.max_queued_records,
-    )
-    app.state.service.access.announce(is_loopback=settings.is_loopback)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from nelbo.errors import StoreError
+from nelbo.probe import Probe
 from nelbo.resources import read_resources
 from nelbo.store import Store
 from service import catalog, logs
@@ -38,6 +40,9 @@ from service.stream import Streams
 from service.v2.refusal import in_form_of
 from service.v2.routes import add_protocol
 
+if TYPE_CHECKING:
+    from nelbo.trust import Trust
+
 _DESCRIPTION = "Calibrated anomaly scores for records: you set the false-alarm rate, every alert says why."
 
 
@@ -46,14 +51,16 @@ class Service:
 
     Args:
         settings: of the process.
+        probe: what the graph of a model must pass before it is loaded; None for one of its own.
 
     Raises:
         KeysError: the file of keys is wrong.
+        TrustError: the file of pinned keys will not do.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, probe: Probe | None = None) -> None:
         self.settings = settings
-        self.live = Live(Store(settings.models.absolute()))
+        self.live = Live(Store(settings.models.absolute()), trust=trust_of(settings), probe=probe)
         self.keys = None if settings.keys is None else KeyRing(settings.keys)
         self.access = Access(self.keys, is_open=settings.is_open)
         self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
@@ -61,6 +68,7 @@ class Service:
         self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
         self.lifecycle = Lifecycle(self.live, settings.keep_versions)
         self._is_stopping = threading.Event()
+        self._loader: threading.Thread | None = None
         self.metrics.watch_queue(lambda: self.batching.n_queued)
         self.streams = Streams(
             self.live,
@@ -71,13 +79,20 @@ class Service:
         )
         self.live.on_crowded = self.streams.let_go
 
+    def begin(self) -> None:
+        """Begins to load the models, in a thread of its own, unless that was begun already."""
+        if self._loader is not None:
+            return
+        # A daemon: a store that hangs must not keep the process from stopping.
+        self._loader = threading.Thread(target=self._follow, name="load", daemon=True)
+        self._loader.start()
+        if self.keys is not None:
+            self.keys.watch()
+
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Loads the models while the app already answers health checks; until then it is not ready."""
-        # A daemon: a store that hangs must not keep the process from stopping.
-        threading.Thread(target=self._follow, name="load", daemon=True).start()
-        if self.keys is not None:
-            self.keys.watch()
+        self.begin()
         yield
         self._is_stopping.set()
         if self.keys is not None:
@@ -97,16 +112,34 @@ class Service:
             look = self.live.follow
 
 
-def create_app(settings: Settings) -> FastAPI:
+def trust_of(settings: Settings) -> "Trust | None":
+    """Whose bundles are read; None for anybody's.
+
+    Raises:
+        TrustError: the file of pinned keys will not do.
+    """
+    if settings.trust is None:
+        return None
+    from nelbo.trust import read_trust  # noqa: PLC0415  # cryptography: not for a service that asks for no signature
+
+    return read_trust(settings.trust)
+
+
+def create_app(of: Settings | Service) -> FastAPI:
     """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`.
 
     The page at /docs loads its script from a public network; /openapi.json needs none. Where keys are needed there is
     no such page: a browser could not send one.
 
+    Args:
+        of: what the routes share, or the settings to make that by.
+
     Raises:
         KeysError: the file of keys is wrong.
+        TrustError: the file of pinned keys will not do.
     """
-    service = Service(settings)
+    service = Service(of) if isinstance(of, Settings) else of
+    settings = service.settings
     app = FastAPI(
         title="nelbo",
         description=_DESCRIPTION,

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         reload_s: pause between two looks at the store for what has changed, seconds; 0 looks only when the process
             starts.
         keep_versions: how many of a model's newest versions a promotion by a call leaves in the store; None for all.
+        trust: file of pinned keys, one of which must have signed each bundle; None loads unsigned ones too.
         log_level: the least severe log line that is written.
         keys: the file of keys, which need not be there yet.
         access: `keys` or `open`; None for keys where there is a file of them or others than this machine reach the
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     max_queued_records: Annotated[int, Field(ge=1)] | None = None
     reload_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 10.0
     keep_versions: Annotated[int, Field(ge=1)] | None = None
+    trust: Path | None = None
     log_level: LogLevel = "info"
     keys: Path | None = None
     access: AccessRule | None = None
@@ -73,6 +75,7 @@ _EXPECTED = {
     "max_queued_records": "a whole number, at least 1",
     "reload_s": "a number of seconds from 0 to 86400",
     "keep_versions": "a whole number, at least 1",
+    "trust": "a file of pinned keys",
     "log_level": "one of debug, info, warning, error",
     "keys": "a file",
     "access": "keys or open",

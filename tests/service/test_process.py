@@ -16,7 +16,9 @@ import pytest
 
 from service.keys import new_key, write_keys
 from tests.bundles import odd_record, write_tiny_bundle
+from tests.hostile import PROBED
 from tests.service.conftest import Scrape
+from tests.signing import KEY, signed, trust_file
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "scipy", "pyarrow", "typer", "rich", "sklearn", "pandas", "onnx"]
@@ -251,3 +253,37 @@ def test_a_store_that_hangs_touches_neither_scoring_nor_the_stop(start: Start, t
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+# --- whose bundles are served ------------------------------------------------------------------------
+
+
+def test_a_trust_file_that_will_not_do_ends_the_start_with_a_line_a_problem(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "trust.json").write_text('{"keys": {"x": 1}, "minimum": 1}')
+    done = run("-m", "service", MODELS=models, PORT=0, TRUST=tmp_path / "trust.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"{tmp_path}/trust.json: keys.x: Input should be an object",
+        f"{tmp_path}/trust.json: minimum: Extra inputs are not permitted",
+    ]
+
+
+def test_the_process_serves_what_a_pinned_key_has_signed_and_nothing_else(tmp_path: Path, start: Start) -> None:
+    signed(write_tiny_bundle(tmp_path / "models", "pumps"))
+    write_tiny_bundle(tmp_path / "models", "fans")
+    _, port = start(MODELS=tmp_path / "models", TRUST=trust_file(tmp_path, KEY))
+    assert ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})["results"][0]["flagged"] is True
+    ready = httpx.get(f"http://127.0.0.1:{port}/healthz/ready", timeout=10)
+    assert ready.status_code == 503
+    assert "fans" in ready.json()["detail"]
+    assert "manifest.sig is missing; only signed bundles are read here" in ready.json()["detail"]
+
+
+def test_a_graph_that_would_take_all_memory_harms_no_other_model(tmp_path: Path, start: Start) -> None:
+    """Named before the good one, so that the process that was forked at the start is the one that suffers."""
+    PROBED["gigabytes for many records"].make(write_tiny_bundle(tmp_path, "fans"))
+    write_tiny_bundle(tmp_path, "pumps")
+    _, port = start(MODELS=tmp_path)
+    assert ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})["results"][0]["flagged"] is True
+    ready = httpx.get(f"http://127.0.0.1:{port}/healthz/ready", timeout=10)
+    assert (ready.status_code, "score.onnx: the probe could not run it" in ready.json()["detail"]) == (503, True)
