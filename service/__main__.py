@@ -12,23 +12,25 @@ def _leave(_signum: int, _frame: FrameType | None) -> None:
 
 gc.disable()  # what is imported stays, and to look through it again and again takes a tenth of the start
 
-# First of all: a stop that comes while the rest is still being imported is a stop as good as any. uvicorn puts
-# its own handlers over these while it serves, and raises the signal once more when it has answered all.
+# First of all: a stop that comes while the rest is still being imported is a stop as good as any. The server puts
+# its own handlers over these while it serves.
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
+import asyncio  # noqa: E402
 import os  # noqa: E402
 import socket  # noqa: E402
+from typing import cast  # noqa: E402
 
 import uvicorn  # noqa: E402
 
 from service import logs  # noqa: E402
 from service.app import create_app  # noqa: E402
+from service.connections import IDLE_S, Connections  # noqa: E402
 from service.lane import Lane  # noqa: E402
 from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
+from service.server import STOP_S, Server  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
-
-_STOP_S = 20  # how long answers may take after a stop was asked for; below the 30 s that Kubernetes waits
 
 
 def main() -> int:
@@ -43,19 +45,29 @@ def main() -> int:
     keep_freed_memory()
     collect_seldom()
     app = create_app(settings)
+    service, lane = app.state.service, Lane(app)
+    capacity = service.capacity
+    connections = Connections(
+        lane,
+        service.metrics.reject,
+        max_connections=capacity.max_connections,
+        deadline_s=settings.request_deadline_s,
+        max_unread_bytes=capacity.max_bytes,
+    )
+    service.metrics.watch_connections(lambda: len(connections))
     config = uvicorn.Config(
-        Lane(app),
+        lane,
         loop="auto",
-        http="httptools",
+        http=cast(type[asyncio.Protocol], connections.protocol),  # which is called as a class is
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_STOP_S,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=STOP_S,
     )
     host, port = listener.getsockname()[:2]
-    capacity = app.state.service.capacity
     logs.event(
         "listening",
         host=host,
@@ -63,9 +75,10 @@ def main() -> int:
         models=str(settings.models),
         workers=capacity.workers,
         max_queued_records=capacity.max_queued_records,
+        max_connections=capacity.max_connections,
     )
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config, connections, service.live, settings.drains_for_s).run(sockets=[listener])
     finally:
         logs.event("stopped")
     return 0

@@ -19,7 +19,7 @@ from nelbo.store import Store
 from service import catalog
 from service.answer import ScoreAnswer
 from service.batching import Batching
-from service.body import headers_of, is_stream, read_request, request_of
+from service.body import Bodies, headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
@@ -27,6 +27,7 @@ from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
+from service.progress import progress_of
 from service.request import ScoreRequest
 from service.settings import Settings
 from service.stream import Streams
@@ -48,15 +49,18 @@ class Service:
         self.live = Live(Store(settings.models))
         self.metrics = Metrics(self.live)
         self.capacity = capacity_of(settings, read_resources())
-        self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
+        self.batching = Batching(
+            self.live, self.metrics, settings.max_records, self.capacity, settings.request_deadline_s
+        )
         self.metrics.watch_queue(lambda: self.batching.n_queued)
         self.streams = Streams(
             self.live,
-            self.batching.worker,
-            self.batching.count,
+            self.batching,
             max_records=settings.max_records,
             max_body_bytes=settings.max_body_bytes,
+            max_bytes_together=self.capacity.max_bytes,
         )
+        self.bodies = Bodies(settings.max_body_bytes, max(self.capacity.max_bytes, settings.max_body_bytes))
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
@@ -87,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_problems(app, service)
     _add_scoring(app, service)
     _add_models(app, service)
-    add_protocol(app, service.live, service.batching, settings)
+    add_protocol(app, service.live, service.batching, service.bodies, settings)
     _add_operations(app, service)
     service.metrics.know_routes([UNMATCHED, *(route.path for route in app.routes if isinstance(route, Route))])
     app.openapi = partial(document, app, service.live)  # type: ignore[method-assign]  # FastAPI's documented way
@@ -142,8 +146,8 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         headers, query = headers_of(request.scope), request.scope["query_string"]
         if is_stream(headers):
             return _Stream(service.streams, request_of(name, headers, query))
-        scoring = await read_request(name, headers, query, request.receive, service.settings.max_body_bytes)
-        return _response(await service.batching.score(scoring))
+        scoring = await read_request(name, headers, query, request.receive, service.bodies)
+        return _response(await service.batching.score(scoring, request.receive))
 
 
 class _Stream(Response):
@@ -153,8 +157,8 @@ class _Stream(Response):
         super().__init__()
         self._streams, self._scoring = streams, scoring
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await self._streams.answer(self._scoring, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._streams.answer(self._scoring, receive, send, progress_of(scope))
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
@@ -196,12 +200,15 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @plain(
         "/healthz/ready",
         summary="May it get traffic",
-        description="200 where every model answers, after its golden records were replayed; else 503 with the reasons.",
+        description="200 where every model answers, after its golden records were replayed, and nobody has told the "
+        "service to stop; else 503 with the reasons.",
         operation_id="ready",
         responses={503: responses(Models, 503)[503]},
     )
     async def ready() -> Response:
         problems = service.live.problems()
+        if service.live.is_stopping:
+            return _response(problem("stopping", "; ".join(problems)))
         if problems:
             return _response(problem("model-not-ready", "; ".join(problems)))
         return PlainTextResponse("ready\n")

@@ -46,11 +46,13 @@ class Live:
 
     Attributes:
         watches: over the records of the models that answer.
+        is_stopping: the process was told to stop; it still answers.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.store = store
         self._clock = clock
+        self.is_stopping = False
         self.watches = Watches(clock)
         self._states: dict[str, ModelState] = {}
         self._unlisted: str | None = f"the models in {store.root} are not known yet"
@@ -72,7 +74,9 @@ class Live:
         return {name: state.scorer for name, state in sorted(self._states.items()) if state.scorer is not None}
 
     def problems(self) -> list[str]:
-        """Why the service is not ready; empty when it is: there is a model, and every model answers."""
+        """Why the service is not ready; empty when it is: there is a model, every one answers, and nobody stops it."""
+        if self.is_stopping:
+            return ["the service is stopping; it answers what still comes, and others are to be asked"]
         if not self._states:
             return [self._unlisted or f"no model in {self.store.root}"]
         waiting = {name: state for name, state in self._states.items() if state.scorer is None}

@@ -114,6 +114,7 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._durations: dict[str, Histogram] = {}
         self._n_queued: Callable[[], int] = int
+        self._n_connections: Callable[[], int] = int
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -121,6 +122,10 @@ class Metrics(Collector):
     def watch_queue(self, n_queued: Callable[[], int]) -> None:
         """Shows how many records wait, by asking at each scrape."""
         self._n_queued = n_queued
+
+    def watch_connections(self, n_connections: Callable[[], int]) -> None:
+        """Shows how many connections are open, by asking at each scrape."""
+        self._n_connections = n_connections
 
     def know_routes(self, routes: Iterable[str]) -> None:
         """Shows the durations of these routes from the first scrape on, so that traffic adds few series."""
@@ -277,4 +282,5 @@ class Metrics(Collector):
         queued = GaugeMetricFamily(
             "nelbo_queue_depth", "Records that wait or are being scored.", float(self._n_queued())
         )
-        yield from (stages, rejected, requests, durations, queued)
+        connections = GaugeMetricFamily("nelbo_connections", "Open connections.", float(self._n_connections()))
+        yield from (stages, rejected, requests, durations, queued, connections)

@@ -6,7 +6,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 
 from service.batching import Batching
-from service.body import headers_of, read_body
+from service.body import Bodies, headers_of
 from service.live import Live
 from service.problems import JSON
 from service.settings import Settings
@@ -59,21 +59,22 @@ _BODY = {
 }
 
 
-def add_protocol(app: FastAPI, live: Live, batching: Batching, settings: Settings) -> None:
+def add_protocol(app: FastAPI, live: Live, batching: Batching, bodies: Bodies, settings: Settings) -> None:
     """Declares the paths under /v2.
 
     Args:
         app: to declare them in.
         live: the models.
         batching: whose queue inference requests join.
+        bodies: reads them.
         settings: of the process.
     """
-    _add_server(app, live, settings)
+    _add_server(app, live, bodies)
     _add_models(app, live)
-    _add_infer(app, live, batching, settings)
+    _add_infer(app, live, batching, bodies, settings)
 
 
-def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
+def _add_server(app: FastAPI, live: Live, bodies: Bodies) -> None:
     @app.get("/v2/health/live", **_declared("Is the process alive", models.ServerLive))
     async def alive_v2() -> Response:
         return _json(models.ServerLive(live=True))
@@ -89,7 +90,7 @@ def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
 
     @app.post("/v2/repository/index", **_declared("List models", models.IndexEntry, 400, 413, is_list=True))
     async def index_v2(request: Request) -> Response:
-        body = await read_body(headers_of(request.scope), request.receive, settings.max_body_bytes)
+        body = await bodies.read(headers_of(request.scope), request.receive)
         return _json(models.index(live, body))
 
 
@@ -115,13 +116,13 @@ def _add_models(app: FastAPI, live: Live) -> None:
         return _json(models.model_ready(live, name, version))
 
 
-def _add_infer(app: FastAPI, live: Live, batching: Batching, settings: Settings) -> None:
+def _add_infer(app: FastAPI, live: Live, batching: Batching, bodies: Bodies, settings: Settings) -> None:
     declared = _declared("Score records", InferAnswer, 400, 404, 413, 415, 503)
 
     async def answered(request: Request, name: str, version: str | None) -> Response:
         headers, query = headers_of(request.scope), request.scope["query_string"]
-        asked = await read_infer_request(name, version, headers, query, request.receive, settings.max_body_bytes)
-        found = await queued(live, batching, asked, settings.max_records)
+        asked = await read_infer_request(name, version, headers, query, request.receive, bodies)
+        found = await queued(live, batching, asked, settings.max_records, request.receive)
         return Response(found.body, found.status, found.headers)
 
     @app.post(INFER_PATH, openapi_extra=_BODY, **declared)

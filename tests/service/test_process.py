@@ -65,7 +65,7 @@ def test_the_process_answers_and_leaves_with_0_when_it_is_told_to(stop: signal.S
     process.send_signal(stop)
     _, log = process.communicate(timeout=30)
     events = [json.loads(line)["event"] for line in log.splitlines()]
-    assert (process.returncode, events) == (0, ["model loaded", "stopped"])
+    assert (process.returncode, events) == (0, ["model loaded", "stopping", "stopped"])
 
 
 def test_a_line_is_answered_over_a_socket_before_the_next_one_is_sent(start: Start) -> None:

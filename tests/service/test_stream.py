@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,17 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from nelbo.resources import read_resources
 from nelbo.scoring import Scorer
 from nelbo.store import Store
 from service.answer import Tally
+from service.batching import Batching
+from service.capacity import capacity_of
 from service.live import Live
+from service.metrics import Metrics
+from service.progress import Progress
 from service.request import ScoreRequest
+from service.settings import Settings
 from service.stream import MAX_LINE_BYTES, Incoming, Lines, Streams
 from tests.bundles import VERSION, normal_records, odd_record, write_tiny_bundle
 from tests.service.conftest import Client, ClientFactory
@@ -50,14 +55,19 @@ class Conversation:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self.sent: list[Message] = []
         self.tallies: list[Tally] = []
+        self.progress = Progress()
 
     async def run(self) -> None:
         request = ScoreRequest("pumps", b"", NDJSON["content-type"], query=self._query)
-        with ThreadPoolExecutor(max_workers=1) as worker:
-            streams = Streams(
-                self._live, worker, self.tallies.append, max_records=self._max_records, max_body_bytes=1 << 20
-            )
-            await streams.answer(request, self._messages.get, self._send)
+        batching = Batching(self._live, Metrics(self._live), 1, capacity_of(Settings(), read_resources()), 30.0)
+        batching.count = self.tallies.append  # type: ignore[method-assign,assignment]  # to see them one by one
+        streams = Streams(
+            self._live, batching, max_records=self._max_records, max_body_bytes=1 << 20, max_bytes_together=1 << 30
+        )
+        try:
+            await streams.answer(request, self._messages.get, self._send, self.progress)
+        finally:
+            batching.close()
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
@@ -269,7 +279,7 @@ def test_lines_that_wait_are_bounded_however_many_come() -> None:
 
     async def read() -> int:
         nonlocal n_lines
-        incoming, most = Incoming(receive, 1024, 1 << 20, waits=False), 0
+        incoming, most = Incoming(receive, 1024, 1 << 20, waits=False, progress=Progress()), 0
         while batch := await incoming.batch():
             n_lines += len(batch)
             most = max(most, incoming.n_held + sum(len(held or b"") for held in batch))
@@ -286,7 +296,7 @@ def test_long_lines_make_batches_of_few() -> None:
         return {"type": "http.request", "body": (b"x" * 400 + b"\n") * 10, "more_body": False}
 
     async def read() -> list[int]:
-        incoming, sizes = Incoming(receive, 1024, 1000, waits=False), []
+        incoming, sizes = Incoming(receive, 1024, 1000, waits=False, progress=Progress()), []
         while batch := await incoming.batch():
             sizes.append(len(batch))
         return sizes
