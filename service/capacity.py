@@ -55,13 +55,13 @@ def capacity_of(settings: Settings, resources: Resources) -> Capacity:
 
 
 def _connections(settings: Settings, resources: Resources) -> tuple[int, str]:
-    if settings.max_connections is not None:
-        return settings.max_connections, "NELBO_MAX_CONNECTIONS"
-    if resources.descriptors is not None:
-        room = max(1, resources.descriptors - _OWN_DESCRIPTORS - SPARE_CONNECTIONS)
-        if room < _MOST_CONNECTIONS:
-            return room, f"the limit of {resources.descriptors:,} descriptors"
-    return _MOST_CONNECTIONS, "the default"
+    wanted, by = settings.max_connections, "NELBO_MAX_CONNECTIONS"
+    if wanted is None:
+        wanted, by = _MOST_CONNECTIONS, "the default"
+    if resources.descriptors is None:
+        return wanted, by
+    room = max(1, resources.descriptors - _OWN_DESCRIPTORS - SPARE_CONNECTIONS)
+    return (wanted, by) if wanted <= room else (room, f"the limit of {resources.descriptors:,} descriptors")
 
 
 def _queued(settings: Settings, resources: Resources) -> tuple[int, str]:
