@@ -56,14 +56,17 @@ class Server(uvicorn.Server):
             self._drained_at = time.monotonic() + self._drain_s
         else:
             self.should_exit = True
-        self._live.is_stopping = True
+        if not self._live.is_stopping:
+            self._live.is_stopping = True
+            self._let_clients_leave()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to go on to the second phase."""
         if counter % _TICKS_A_SWEEP == 0:
             self._connections.sweep(time.monotonic())
         if self._live.is_stopping and not self._has_told:
-            self._tell()
+            self._has_told = True  # not by the signal's handler, which may have come while a line was written
+            logs.event("stopping", drain_s=0 if self.should_exit else self._drain_s)
         is_drained = self._drained_at is not None and time.monotonic() >= self._drained_at
         return await super().on_tick(counter) or is_drained
 
@@ -74,10 +77,8 @@ class Server(uvicorn.Server):
         await _until_none_waits(sockets or [])
         await super().shutdown(sockets)
 
-    def _tell(self) -> None:
-        """Lets clients leave: each answer is the last of its connection."""
-        self._has_told = True
-        logs.event("stopping", drain_s=0 if self.should_exit else self._drain_s)
+    def _let_clients_leave(self) -> None:
+        """Makes each answer the last of its connection."""
         self.config.encoded_headers.append((b"connection", b"close"))
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         self._connections.end_after_answers()

@@ -50,24 +50,28 @@ def parsed(body: bytes) -> list[Any]:
 class Conversation:
     """A request whose body comes when the test says so, and its answer as far as it has come."""
 
-    def __init__(self, live: Live, query: str = "", max_records: int = 100) -> None:
-        self._live, self._query, self._max_records = live, query, max_records
+    def __init__(self, live: Live, query: str = "", max_records: int = 100, max_bytes_together: int = 1 << 30) -> None:
+        self._query = query
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self.sent: list[Message] = []
         self.tallies: list[Tally] = []
         self.progress = Progress()
+        self._batching = Batching(live, Metrics(live), 1, capacity_of(Settings(), read_resources()), 30.0)
+        self._batching.count = self.tallies.append  # type: ignore[method-assign,assignment]  # to see them one by one
+        self.streams = Streams(
+            live,
+            self._batching,
+            max_records=max_records,
+            max_body_bytes=1 << 20,
+            max_bytes_together=max_bytes_together,
+        )
 
     async def run(self) -> None:
         request = ScoreRequest("pumps", b"", NDJSON["content-type"], query=self._query)
-        batching = Batching(self._live, Metrics(self._live), 1, capacity_of(Settings(), read_resources()), 30.0)
-        batching.count = self.tallies.append  # type: ignore[method-assign,assignment]  # to see them one by one
-        streams = Streams(
-            self._live, batching, max_records=self._max_records, max_body_bytes=1 << 20, max_bytes_together=1 << 30
-        )
         try:
-            await streams.answer(request, self._messages.get, self._send, self.progress)
+            await self.streams.answer(request, self._messages.get, self._send, self.progress)
         finally:
-            batching.close()
+            self._batching.close()
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
@@ -394,3 +398,28 @@ def test_a_stream_is_one_request_and_all_its_records_are_counted(client: Client)
     assert (sum(outcomes), outcomes[1] >= 1) == (301, True)
     assert scrape.value("nelbo_record_errors_total", model="pumps", reason="missing") == 1
     assert client.get("/v1/models/pumps").json()["drift"]["n_records"] == 250
+
+
+# --- how many ----------------------------------------------------------------------------------------
+
+
+def test_a_stream_more_than_the_memory_holds_is_refused_until_another_one_ends(live: Live) -> None:
+    async def check() -> None:
+        first, second, third = (Conversation(live, max_bytes_together=3 << 20) for _ in range(3))
+        second.streams = third.streams = first.streams
+        running = asyncio.create_task(first.run())
+        await asyncio.sleep(0.01)
+        await second.run()
+        assert (second.status, msgspec.json.decode(second.body)["type"]) == (503, "urn:nelbo:problem:too-many-streams")
+        first.say(b"", more=False)
+        await running
+        third.say(b"", more=False)
+        await third.run()
+        assert (first.status, third.status) == (200, 200)
+
+    asyncio.run(check())
+
+
+def test_lines_and_answers_of_a_stream_are_steps(live: Live) -> None:
+    found = answered(live, [ODD + b"\n"])
+    assert found.progress.n_steps == 2
