@@ -93,7 +93,7 @@ class Client:
                 self._seen.refused += 1
                 return
             except OSError as error:  # accepted by the kernel, and reset
-                self._seen.lost[type(error).__name__] += 1
+                self._seen.lost[f"{type(error).__name__} while connecting"] += 1
                 return
         reader, writer = self._streams
         try:
@@ -271,8 +271,8 @@ def _reported(found: dict[str, Seen], options: argparse.Namespace, results: Path
     rows = [(name, options.stops, f"{_n(seen):,}", seen.n_failed, f"{seen.refused:,}") for name, seen in found.items()]
     body = (
         f"SIGTERM while {2 * _CLIENTS} clients ask, half of them on a new connection each time. A request fails that "
-        "gets another status than 200, or none although its connection was accepted. Connections that a process alone does "
-        "not accept any more are refused, which is no failure. 0 failed requests are asked for: "
+        "gets another status than 200, or none although its connection was accepted. Connections that a process alone "
+        "does not accept any more are refused, which is no failure. 0 failed requests are asked for: "
         f"{'passes' if passes else 'FAILS'}.\n\n"
     )
     body += markdown_table(["", "stops", "requests", "failed", "connections refused"], rows)

@@ -5,8 +5,12 @@ done when a request comes: once a second a sweep looks at what each connection i
 """
 
 import asyncio
+import fcntl
 import logging
 import select
+import socket
+import struct
+import termios
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -24,7 +28,8 @@ MAX_HEADERS = 128  # chosen: a client behind several proxies sends some 40
 IDLE_S = 75  # between two requests: longer than balancers keep theirs, so that it is they who close. Chosen
 _MAX_UNREAD_BYTES = 1 << 20  # of a body whose request has been answered without it; chosen
 _SPARE_S = 2.0  # the deadline of connections beyond the limit; chosen
-_FIRST_REQUEST_S = 1.0  # at a stop, for the request of a connection that has just been opened; chosen
+# At a stop, for the request that a client may be sending just now on an open connection: it would be lost. Chosen
+_LAST_REQUEST_S = 1.0
 # About the process itself: answered on connections beyond the limit, too.
 _ALWAYS = ("/healthz/", "/v2/health/", "/metrics")
 
@@ -192,11 +197,9 @@ class Connection(HttpToolsProtocol):
         super().pause_writing()
 
     def shutdown(self) -> None:
-        """At a stop, when no connection is accepted any more: answers what is there, and what was just sent."""
-        if self.at() == "idle" and not self.has_more():
-            self.transport.close()
-        elif self.at() in ("idle", "sending a head"):
-            self.loop.call_later(_FIRST_REQUEST_S, self._close_without_request)
+        """At a stop, when no connection is accepted any more: answers what is there, and what is being sent."""
+        if self.at() in ("idle", "sending a head"):
+            self.loop.call_later(_LAST_REQUEST_S, self._close_without_request)
         self.end_after_answer()
 
     # --- what a sweep looks at ----------------------------------------------------------------------
@@ -219,7 +222,7 @@ class Connection(HttpToolsProtocol):
     def has_more(self) -> bool:
         """Whether bytes have come that are not looked at yet: to close now would throw them away unanswered."""
         poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
     def look(self, now: float, deadline_s: float) -> None:
@@ -236,13 +239,24 @@ class Connection(HttpToolsProtocol):
             self.transport.close()  # it never asked for anything
         elif at in ("sending a head", "sending a body"):
             self.refuse("client-too-slow", f"the client was {at} for longer than the request deadline")
-        elif at in ("reading", "leaving"):
+        elif at in ("reading", "leaving") or (at == "idle" and self._kernel_holds_some()):
             self.cut()
 
     def cut(self) -> None:
-        """Ends the connection of a client that does not read its answer, and frees that."""
+        """Ends the connection of a client that does not read its answer, and frees that, in the kernel too."""
         self._connections.reject("client-too-slow")
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
         self.transport.abort()
+
+    def _kernel_holds_some(self) -> bool:
+        n_bytes = bytearray(4)
+        fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, n_bytes)
+        return any(n_bytes)
+
+    @property
+    def _socket(self) -> socket.socket:
+        found: socket.socket = self.transport.get_extra_info("socket")
+        return found
 
     def end_after_answer(self) -> None:
         """Nothing is read after the answer that is being made, if one is."""
@@ -274,7 +288,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _close_without_request(self) -> None:
-        if self.at() in ("idle", "sending a head"):
+        if self.at() in ("idle", "sending a head") and not self.has_more():
             self.transport.close()
 
 

@@ -22,6 +22,7 @@ from service.live import Live
 STOP_S = 20  # for what was accepted to be answered, after the drain; then it is cut
 _TICKS_A_SWEEP = 10  # a tick of uvicorn's comes each 0.1 s
 _POLL_S, _LONGEST_POLL_S = 0.01, 2.0
+_HANDSHAKE_S = 0.1  # for connections that are half open; chosen, a round trip
 # A program for the kernel's packet filter: drop what opens a connection (TCP's flag SYN, in byte 13), pass all else.
 # Its four instructions: load that byte; compare; drop; pass.
 _DROP_NEW = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
@@ -104,6 +105,6 @@ async def _until_none_waits(listeners: list[socket.socket]) -> None:
     poll, until = select.poll(), time.monotonic() + _LONGEST_POLL_S
     for listener in listeners:
         poll.register(listener, select.POLLIN)
-    await asyncio.sleep(_POLL_S)  # for connections that are half open
+    await asyncio.sleep(_HANDSHAKE_S)
     while poll.poll(0) and time.monotonic() < until:
         await asyncio.sleep(_POLL_S)
