@@ -20,7 +20,7 @@ PARTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-drain bench-slow-clients clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -121,6 +121,14 @@ bench-serving: $(VENV)/.dev bench-serving-peers
 
 bench-serving-peers: $(VENV)/.dev
 	-$(BIN)/python -m benchmarks.serving.peers $(PEERS)
+
+# Stops under load, 20 of each kind, two minutes; `haproxy` installed.
+bench-drain: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.stopping
+
+# 300 clients that send, read or say nothing in time, beside good ones; a minute on two idle cores.
+bench-slow-clients: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.slow_clients
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start

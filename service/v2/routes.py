@@ -35,7 +35,7 @@ _WRONG = {
     404: "There is no such model, or another version of it serves.",
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed.",
-    503: "The model failed to load, or is still being loaded; or too many records wait.",
+    503: "The model failed to load, or is still being loaded; too many records wait; or the answer took too long.",
 }
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
