@@ -29,7 +29,7 @@ from service.app import create_app  # noqa: E402
 from service.connections import IDLE_S, Connections  # noqa: E402
 from service.lane import Lane  # noqa: E402
 from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
-from service.server import STOP_S, Server  # noqa: E402
+from service.server import STOP_S, Server, handles  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
 
 
@@ -78,7 +78,7 @@ def main() -> int:
         max_connections=capacity.max_connections,
     )
     try:
-        Server(config, connections, service.live, settings.drains_for_s).run(sockets=[listener])
+        Server(config, connections, service.live, settings.drains_for_s).run(sockets=handles(listener))
     finally:
         logs.event("stopped")
     return 0

@@ -15,7 +15,7 @@ _MOST_BYTES = 256 * 2**20  # where nothing limits the memory; chosen
 _MOST_CONNECTIONS = 1024  # chosen: one process, one core
 # Of descriptors: the process's own, its models', and those of connections that are only told that there are too many.
 SPARE_CONNECTIONS = 64
-_OWN_DESCRIPTORS = 64  # a process that serves one model holds some 20 (2026-11-25)
+_OWN_DESCRIPTORS = 96  # a process that serves one model holds some 50 (2026-11-25)
 _MOST_WORKERS = 4  # each takes some 50 MB while it scores; more processors are better used by more replicas. Chosen
 
 

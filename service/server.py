@@ -29,6 +29,16 @@ _DROP_NEW = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0,
 _SO_ATTACH_FILTER = 26
 
 
+# libuv accepts one connection a turn for each handle of a socket; where a turn answers a thousand requests, a health
+# check's own connection would wait for seconds behind others. A handle is a descriptor. Chosen
+_HANDLES = 32
+
+
+def handles(listener: socket.socket) -> list[socket.socket]:
+    """One listening socket, many times: so that as many connections are accepted in a turn of the event loop."""
+    return [listener, *(listener.dup() for _ in range(_HANDLES - 1))]
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, with two phases of a stop.
 
@@ -73,9 +83,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The second phase."""
-        for listener in sockets or []:
+        for listener in (sockets or [])[:1]:  # the others are the same one
             _drop_new(listener)
-        await _until_none_waits(sockets or [])
+            await _until_none_waits(listener)
         await super().shutdown(sockets)
 
     def _let_clients_leave(self) -> None:
@@ -100,11 +110,10 @@ def _drop_new(listener: socket.socket) -> None:
         logs.event("connections are accepted to the last", error=error)
 
 
-async def _until_none_waits(listeners: list[socket.socket]) -> None:
+async def _until_none_waits(listener: socket.socket) -> None:
     """Returns when the event loop has accepted all that the kernel has."""
     poll, until = select.poll(), time.monotonic() + _LONGEST_POLL_S
-    for listener in listeners:
-        poll.register(listener, select.POLLIN)
+    poll.register(listener, select.POLLIN)
     await asyncio.sleep(_HANDSHAKE_S)
     while poll.poll(0) and time.monotonic() < until:
         await asyncio.sleep(_POLL_S)

@@ -43,11 +43,11 @@ def test_the_setting_goes_before_both() -> None:
 
 
 @pytest.mark.parametrize(
-    ("descriptors", "connections"), [(None, 1024), (65_536, 1024), (1024, 896), (256, 128), (10, 1)]
+    ("descriptors", "connections"), [(None, 1024), (65_536, 1024), (1024, 864), (256, 128), (10, 1)]
 )
 def test_few_descriptors_bound_the_connections(descriptors: int | None, connections: int) -> None:
     assert capacity_of(Settings(), resources(1, None, descriptors)).max_connections == connections
-    assert capacity_of(Settings(max_connections=5000), resources(1, None, 256)).max_connections == 128
+    assert capacity_of(Settings(max_connections=5000), resources(1, None, 256)).max_connections == 96
 
 
 def test_an_eighth_of_the_memory_bounds_the_bytes_that_come() -> None:
