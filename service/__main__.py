@@ -27,6 +27,7 @@ import uvicorn  # noqa: E402
 from service import logs  # noqa: E402
 from service.app import create_app  # noqa: E402
 from service.connections import IDLE_S, Connections  # noqa: E402
+from service.keys import KeysError  # noqa: E402
 from service.lane import Lane  # noqa: E402
 from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
 from service.server import STOP_S, Server, handles  # noqa: E402
@@ -38,13 +39,13 @@ def main() -> int:
     try:
         settings = read_settings()
         listener = listen(settings)
-    except SettingsError as error:
+        logs.configure(settings.log_level, settings.models.absolute())
+        keep_freed_memory()
+        collect_seldom()
+        app = create_app(settings)
+    except (SettingsError, KeysError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    logs.configure(settings.log_level)
-    keep_freed_memory()
-    collect_seldom()
-    app = create_app(settings)
     service, lane = app.state.service, Lane(app)
     capacity = service.capacity
     connections = Connections(
@@ -72,11 +73,11 @@ def main() -> int:
         "listening",
         host=host,
         port=port,
-        models=str(settings.models),
         workers=capacity.workers,
         max_queued_records=capacity.max_queued_records,
         max_connections=capacity.max_connections,
     )
+    app.state.service.access.announce(is_loopback=settings.is_loopback)
     try:
         Server(config, connections, service.live, settings.drains_for_s).run(sockets=handles(listener))
     finally:

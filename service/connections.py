@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.capacity import SPARE_CONNECTIONS
-from service.edge import request_id_of, respond
+from service.edge import GUARDS, request_id_of, respond
 from service.problems import Answer, Kind, problem
 from service.progress import NAME, Progress
 from service.v2.refusal import in_form_of
@@ -294,5 +294,6 @@ class Connection(HttpToolsProtocol):
 
 def _bytes_of(answer: Answer) -> bytes:
     headers = answer.headers | {"content-length": str(len(answer.body)), "connection": "close"}
-    lines = [f"HTTP/1.1 {answer.status} ", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    return "\r\n".join(lines).encode("latin-1") + answer.body
+    lines = [f"HTTP/1.1 {answer.status} ", *(f"{name}: {value}" for name, value in headers.items())]
+    lines += [f"{name.decode()}: {value.decode()}" for name, value in GUARDS]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body

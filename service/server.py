@@ -31,7 +31,7 @@ _SO_ATTACH_FILTER = 26
 
 # libuv accepts one connection a turn for each handle of a socket; where a turn answers a thousand requests, a health
 # check's own connection would wait for seconds behind others. A handle is a descriptor. Chosen
-_HANDLES = 32
+_HANDLES = 16
 
 
 def handles(listener: socket.socket) -> list[socket.socket]:

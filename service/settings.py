@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "NELBO_"
 LogLevel = Literal["debug", "info", "warning", "error"]
+AccessRule = Literal["keys", "open"]
 
 
 class Settings(BaseSettings):
@@ -28,6 +29,10 @@ class Settings(BaseSettings):
         drain_s: after SIGTERM, how long the service says that it is not ready while it still accepts requests; None for
             5, or 0 on a loopback address.
         log_level: the least severe log line that is written.
+        keys: the file of keys, which need not be there yet.
+        access: `keys` or `open`; None for keys where there is a file of them or others than this machine reach the
+            address.
+        metrics_open: whether metrics need no key.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
@@ -42,6 +47,16 @@ class Settings(BaseSettings):
     request_deadline_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
     drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
     log_level: LogLevel = "info"
+    keys: Path | None = None
+    access: AccessRule | None = None
+    metrics_open: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a key."""
+        if self.access is None:
+            return self.keys is None and self.is_loopback
+        return self.access == "open"
 
     @property
     def is_loopback(self) -> bool:
@@ -70,6 +85,9 @@ _EXPECTED = {
     "request_deadline_s": "seconds, more than 0 and at most 3600",
     "drain_s": "seconds, from 0 to 3600",
     "log_level": "one of debug, info, warning, error",
+    "keys": "a file",
+    "access": "keys or open",
+    "metrics_open": "true or false",
 }
 
 
@@ -84,9 +102,12 @@ def read_settings() -> Settings:
         SettingsError: naming each variable, what it should be and what it is.
     """
     try:
-        return Settings()
+        found = Settings()
     except ValidationError as error:
         raise SettingsError("\n".join(_problem(fault["loc"], fault["input"]) for fault in error.errors())) from error
+    if found.access == "open" and found.keys is not None:
+        raise SettingsError("NELBO_ACCESS: expected keys where NELBO_KEYS names a file of them, got 'open'")
+    return found
 
 
 def _problem(place: tuple[int | str, ...], found: object) -> str:

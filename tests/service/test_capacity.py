@@ -43,7 +43,7 @@ def test_the_setting_goes_before_both() -> None:
 
 
 @pytest.mark.parametrize(
-    ("descriptors", "connections"), [(None, 1024), (65_536, 1024), (1024, 864), (256, 128), (10, 1)]
+    ("descriptors", "connections"), [(None, 1024), (65_536, 1024), (1024, 864), (256, 96), (10, 1)]
 )
 def test_few_descriptors_bound_the_connections(descriptors: int | None, connections: int) -> None:
     assert capacity_of(Settings(), resources(1, None, descriptors)).max_connections == connections
