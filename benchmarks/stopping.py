@@ -179,7 +179,7 @@ async def _clients(port: int, request: bytes, seen: Seen) -> AsyncIterator[None]
         await asyncio.gather(*tasks)
 
 
-async def behind_a_balancer(models: Path, request: bytes, n_stops: int) -> Seen:
+async def behind_a_balancer(haproxy: str, models: Path, request: bytes, n_stops: int) -> Seen:
     """Stops two replicas in turn."""
     port, *ports = _free_ports(3)
     replicas = [Replica(models, one, drain_s=1.0) for one in ports]
@@ -188,7 +188,7 @@ async def behind_a_balancer(models: Path, request: bytes, n_stops: int) -> Seen:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "haproxy.cfg")
         config.write_text(_CONFIG.format(port=port, a=ports[0], b=ports[1]), encoding="utf-8")
-        balancer = subprocess.Popen(["haproxy", "-q", "-db", "-f", str(config)])
+        balancer = subprocess.Popen([haproxy, "-q", "-db", "-f", str(config)])
         try:
             await _until_ready(port)
             await asyncio.sleep(_SETTLE_S)
@@ -243,13 +243,14 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
     parser.add_argument("--model", default="machines")
     parser.add_argument("--stops", type=int, default=20)
     options = parser.parse_args(arguments)
-    if shutil.which("haproxy") is None:
+    haproxy = shutil.which("haproxy")
+    if haproxy is None:
         print("expected the program haproxy, found none; Debian has it as a package", file=sys.stderr)
         return 2
     request = _request(options.models, options.model)
     runs: dict[str, Callable[[], Seen]] = {
         "two replicas behind a balancer, drain of 1 s": lambda: asyncio.run(
-            behind_a_balancer(options.models, request, options.stops)
+            behind_a_balancer(haproxy, options.models, request, options.stops)
         ),
         "one process, drain of 0.5 s": lambda: asyncio.run(alone(options.models, request, options.stops, 0.5)),
         "one process, no drain": lambda: asyncio.run(alone(options.models, request, options.stops, 0.0)),
