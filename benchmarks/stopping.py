@@ -230,7 +230,8 @@ def _free_ports(n: int) -> list[int]:
     return ports
 
 
-def _request(models: Path, name: str) -> bytes:
+def request_of(models: Path, name: str) -> bytes:
+    """The bytes of a request that scores a record of a model."""
     body = json.dumps({"records": [read_bundle(Store(models).live(name)).golden[0].record]}).encode()
     head = f"POST /v1/models/{name}/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     return head.encode() + b"content-length: %d\r\n\r\n%b" % (len(body), body)
@@ -247,7 +248,7 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
     if haproxy is None:
         print("expected the program haproxy, found none; Debian has it as a package", file=sys.stderr)
         return 2
-    request = _request(options.models, options.model)
+    request = request_of(options.models, options.model)
     runs: dict[str, Callable[[], Seen]] = {
         "two replicas behind a balancer, drain of 1 s": lambda: asyncio.run(
             behind_a_balancer(haproxy, options.models, request, options.stops)

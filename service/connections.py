@@ -12,6 +12,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -156,6 +157,7 @@ class Connection(HttpToolsProtocol):
         self._seen: tuple[object, ...] = ()
         self.since = 0.0
         self._n_pauses = self._n_unused = 0
+        self._is_cut = False
         self._fault: tuple[Kind, str] = ("not-http", "expected an HTTP/1.1 request, got other bytes")
 
     # --- what uvicorn and its transport call --------------------------------------------------------
@@ -244,13 +246,18 @@ class Connection(HttpToolsProtocol):
 
     def cut(self) -> None:
         """Ends the connection of a client that does not read its answer, and frees that, in the kernel too."""
+        if self._is_cut:
+            return
+        self._is_cut = True
         self._connections.reject("client-too-slow")
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        with suppress(OSError):  # its descriptor may be closed by now
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
         self.transport.abort()
 
     def _kernel_holds_some(self) -> bool:
         n_bytes = bytearray(4)
-        fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, n_bytes)
+        with suppress(OSError):
+            fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, n_bytes)
         return any(n_bytes)
 
     @property

@@ -161,6 +161,17 @@ def test_beyond_the_limit_health_is_answered_and_all_else_is_told_why_not(start:
     assert rejected(port, "too-many-connections") == 1
 
 
+def test_a_flood_of_connections_is_cut_and_health_is_answered_two_seconds_later(start: Start, held: ExitStack) -> None:
+    _, port = start(MAX_CONNECTIONS=1)
+    ask(port, "/v1/models/pumps")
+    for _ in range(200):
+        connected(held, port)
+    time.sleep(4)
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz/live").text == "alive\n"
+    assert rejected(port, "too-many-connections") >= 100
+    assert Scrape(httpx.get(f"http://127.0.0.1:{port}/metrics").text).value("nelbo_connections") <= 3
+
+
 def test_an_idle_connection_makes_room_for_a_new_one(start: Start, held: ExitStack) -> None:
     _, port = start(MAX_CONNECTIONS=1)
     ask(port, "/v1/models/pumps")
