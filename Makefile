@@ -26,7 +26,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-c
   --python-version 3.11 --python-platform linux -c constraints.txt
 INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-drain bench-slow-clients clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-drain bench-slow-clients clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -178,6 +178,10 @@ bench-mixed-traffic: $(VENV)/.dev
 # Ten million records of 30 numbers as a file, made under build/: half an hour of one core, and 3 GB of disk.
 bench-score-files: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.score_files
+
+# A hundred swaps of two versions under 200 requests a second, and a hundred reload calls at once; a minute.
+bench-swap: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.swap
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

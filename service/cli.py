@@ -40,6 +40,12 @@ def serve(
         float | None,
         typer.Option(help="Time to still accept requests after SIGTERM. [default: 5, on a loopback address 0]"),
     ] = None,
+    reload_s: Annotated[
+        float | None, typer.Option(help="Seconds between two looks for new versions; 0 for none. [default: 10]")
+    ] = None,
+    keep_versions: Annotated[
+        int | None, typer.Option(help="Versions of a model that a promotion leaves. [default: all]")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
     keys: Annotated[Path | None, typer.Option(help="The file of keys that `nelbo keys` writes.")] = None,
     access: Annotated[
@@ -67,6 +73,8 @@ def serve(
         "MAX_CONNECTIONS": max_connections,
         "REQUEST_DEADLINE_S": request_deadline_s,
         "DRAIN_S": drain_s,
+        "RELOAD_S": reload_s,
+        "KEEP_VERSIONS": keep_versions,
         "LOG_LEVEL": log_level,
         "KEYS": keys,
         "ACCESS": access,

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
             to read that.
         drain_s: after SIGTERM, how long the service says that it is not ready while it still accepts requests; None for
             5, or 0 on a loopback address.
+        reload_s: pause between two looks at the store for what has changed, seconds; 0 looks only when the process
+            starts.
+        keep_versions: how many of a model's newest versions a promotion by a call leaves in the store; None for all.
         log_level: the least severe log line that is written.
         keys: the file of keys, which need not be there yet.
         access: `keys` or `open`; None for keys where there is a file of them or others than this machine reach the
@@ -46,6 +49,8 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] | None = None
     request_deadline_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
     drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
+    reload_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 10.0
+    keep_versions: Annotated[int, Field(ge=1)] | None = None
     log_level: LogLevel = "info"
     keys: Path | None = None
     access: AccessRule | None = None
@@ -84,6 +89,8 @@ _EXPECTED = {
     "max_connections": "a whole number, at least 1",
     "request_deadline_s": "seconds, more than 0 and at most 3600",
     "drain_s": "seconds, from 0 to 3600",
+    "reload_s": "a number of seconds from 0 to 86400",
+    "keep_versions": "a whole number, at least 1",
     "log_level": "one of debug, info, warning, error",
     "keys": "a file",
     "access": "keys or open",

@@ -6,12 +6,14 @@ on either.
 """
 
 import asyncio
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from starlette.requests import ClientDisconnect
@@ -21,6 +23,7 @@ from nelbo.errors import RecordError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.results import results
 from nelbo.scoring import Scorer
+from service import logs
 from service.answer import Tally, Wish, wish_of
 from service.batching import Batching
 from service.deadline import Deadline
@@ -167,7 +170,8 @@ class Streams:
     """Answers requests whose body is JSON lines.
 
     Args:
-        live: the loaded models; the version that serves when a stream begins serves to its end.
+        live: the loaded models; the version that serves when a stream begins serves to its end. Where a third version
+            is to be loaded meanwhile, that is now: its client sends the rest anew.
         batching: whose queue their batches join, and which counts them.
         max_records: of a window, for a false discovery rate.
         max_body_bytes: of a window; one that has as many is closed.
@@ -187,7 +191,9 @@ class Streams:
     ) -> None:
         self._live, self._batching, self._clock = live, batching, clock
         self._max_records, self._max_body_bytes = max_records, max_body_bytes
-        self._max_together, self._n_bytes, self._n_open = max_bytes_together, 0, 0
+        self._max_together, self._n_bytes = max_bytes_together, 0
+        self._open: dict[asyncio.Task[Any], Scorer] = {}  # what each stream that has begun is scored with
+        self._ended: set[asyncio.Task[Any]] = set()
 
     async def answer(self, request: ScoreRequest, receive: Receive, send: Send, progress: Progress) -> None:
         """Answers one request: a line for each of its lines, as it is scored.
@@ -212,24 +218,49 @@ class Streams:
             self._batching.count(tally)
             await _refuse(error.answer, send)
             return
-        self._open(1, _COPIES * limits[1])
-        incoming = Incoming(receive, *limits, waits=window is not None, progress=progress)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # there is one, or nothing here could wait
+        self._open[task] = wish.scorer
+        self._n_bytes += _COPIES * limits[1]
+        try:
+            await self._answer(
+                wish, Incoming(receive, *limits, waits=window is not None, progress=progress), send, progress
+            )
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            # Without its last chunk: the client is not to take this for the end of its answer.
+            logs.event("stream ended", level=logging.WARNING, model=request.name, version=wish.scorer.bundle.version)
+        finally:
+            del self._open[task]
+            self._n_bytes -= _COPIES * limits[1]
+            self._ended.discard(task)
+
+    def let_go(self, name: str) -> None:
+        """Ends the streams of a model that began with another version than the one that serves; from any thread."""
+        state = self._live.state(name)
+        for task, scorer in list(self._open.items()):
+            if scorer.bundle.name == name and (state is None or scorer is not state.scorer):
+                task.get_loop().call_soon_threadsafe(self._end, task)
+
+    def _end(self, task: "asyncio.Task[Any]") -> None:
+        if task in self._open:
+            self._ended.add(task)
+            task.cancel()
+
+    async def _answer(self, wish: Wish, incoming: Incoming, send: Send, progress: Progress) -> None:
         try:
             await self._begin(wish, send)
             await self._go_on(wish, incoming, send, progress)
         finally:
             incoming.close()
-            self._open(-1, -_COPIES * limits[1])
 
     def _expect_room(self, n_bytes: int) -> None:
         self._batching.expect_room()
-        if self._n_open and self._n_bytes + n_bytes > self._max_together:
-            detail = f"{self._n_open} streams are open, as many as fit the memory; try again later"
+        if self._open and self._n_bytes + n_bytes > self._max_together:
+            detail = f"{len(self._open)} streams are open, as many as fit the memory; try again later"
             raise ProblemError("too-many-streams", detail, headers={"retry-after": "1"})
-
-    def _open(self, n: int, n_bytes: int) -> None:
-        self._n_open += n
-        self._n_bytes += n_bytes
 
     async def _begin(self, wish: Wish, send: Send) -> None:
         await asyncio.sleep(0)  # bytes are asked for first: that tells a client that waits for it to send them
@@ -242,17 +273,11 @@ class Streams:
         while lines := await incoming.batch():
             work = partial(_scored, wish, lines, first, self._clock)
             body, tally = await self._batching.of_stream(work, len(lines))
-            if not self._serves(wish.scorer):
-                tally.scored = None  # the watch is over the records of the version that serves now
             self._batching.count(tally)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             progress.step()
             first += len(lines)
         await send({"type": "http.response.body", "body": b""})
-
-    def _serves(self, scorer: Scorer) -> bool:
-        state = self._live.state(scorer.bundle.name)
-        return state is not None and state.scorer is scorer
 
 
 def _scored(

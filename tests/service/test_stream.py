@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,9 @@ class Conversation:
         self.tallies: list[Tally] = []
         self.progress = Progress()
         self._batching = Batching(live, Metrics(live), 1, capacity_of(Settings(), read_resources()), 30.0)
-        self._batching.count = self.tallies.append  # type: ignore[method-assign,assignment]  # to see them one by one
+        self._batching.count = self._told  # type: ignore[method-assign]  # to see them one by one
+        self.count: Callable[[Tally], None] = self.tallies.append
+        self._live = live
         self.streams = Streams(
             live,
             self._batching,
@@ -68,10 +70,14 @@ class Conversation:
 
     async def run(self) -> None:
         request = ScoreRequest("pumps", b"", NDJSON["content-type"], query=self._query)
+        self._live.on_crowded = self.streams.let_go
         try:
             await self.streams.answer(request, self._messages.get, self._send, self.progress)
         finally:
             self._batching.close()
+
+    def _told(self, tally: Tally) -> None:
+        self.count(tally)  # which a test may replace
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
@@ -241,8 +247,8 @@ def test_a_failure_of_ours_breaks_the_answer_off_without_its_end(live: Live, mon
     assert [message.get("more_body") for message in sent] == [None, True]
 
 
-def test_one_version_answers_a_whole_stream_and_only_the_serving_one_is_watched(tmp_path: Path) -> None:
-    write_tiny_bundle(tmp_path)
+def test_one_version_answers_a_whole_stream_and_each_is_watched_for_itself(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path, version="1")
     live = Live(Store(tmp_path))
     live.load_all()
 
@@ -251,6 +257,7 @@ def test_one_version_answers_a_whole_stream_and_only_the_serving_one_is_watched(
         running = asyncio.ensure_future(conversation.run())
         conversation.say(ODD + b"\n")
         await conversation.until(1)
+        write_tiny_bundle(tmp_path, version="2", seed=9)
         live.load("pumps")
         conversation.say(ODD + b"\n", more=False)
         await running
@@ -259,7 +266,30 @@ def test_one_version_answers_a_whole_stream_and_only_the_serving_one_is_watched(
     conversation = asyncio.run(talk())
     first, second = parsed(conversation.body)
     assert first | {"index": 1} == second
-    assert [tally.scored is None for tally in conversation.tallies] == [False, True]
+    assert [tally.scored[0].bundle.version for tally in conversation.tallies if tally.scored] == ["1", "1"]
+    assert live.scorers()["pumps"].bundle.version == "2"
+
+
+def test_a_stream_of_the_version_before_the_last_ends_where_a_third_one_is_to_be_loaded(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path, version="1")
+    live = Live(Store(tmp_path), patience_s=0.1)
+    live.load_all()
+
+    async def talk() -> Conversation:
+        conversation = Conversation(live)
+        conversation.count = lambda _: None  # a tally would hold on to its version
+        running = asyncio.ensure_future(conversation.run())
+        conversation.say(ODD + b"\n")
+        await conversation.until(1)
+        for version in ("2", "3"):
+            write_tiny_bundle(tmp_path, version=version)
+            await asyncio.to_thread(live.reload, "pumps")
+        await running
+        return conversation
+
+    conversation = asyncio.run(talk())
+    assert [message.get("more_body") for message in conversation.sent] == [None, True]
+    assert live.scorers()["pumps"].bundle.version == "3"
 
 
 # --- memory ------------------------------------------------------------------------------------------
