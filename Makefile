@@ -26,7 +26,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-c
   --python-version 3.11 --python-platform linux -c constraints.txt
 INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles bench-drain bench-slow-clients clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -156,6 +156,14 @@ bench-serving: $(VENV)/.dev bench-serving-peers
 
 bench-serving-peers: $(VENV)/.dev
 	-$(BIN)/python -m benchmarks.serving.peers $(PEERS)
+
+# Stops under load, 20 of each kind, two minutes; `haproxy` installed.
+bench-drain: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.stopping
+
+# 300 clients that send, read or say nothing in time, beside good ones; a minute on two idle cores.
+bench-slow-clients: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.slow_clients
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start

@@ -23,7 +23,7 @@ from service import catalog, logs
 from service.access import DOCUMENT_PATH, Access, declaring
 from service.answer import ScoreAnswer
 from service.batching import Batching
-from service.body import headers_of, is_stream, read_request, request_of
+from service.body import Bodies, headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
@@ -34,6 +34,7 @@ from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.page import documentation_page
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
+from service.progress import progress_of
 from service.request import ScoreRequest
 from service.settings import Settings
 from service.stream import Streams
@@ -65,18 +66,21 @@ class Service:
         self.access = Access(self.keys, is_open=settings.is_open)
         self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
         self.capacity = capacity_of(settings, read_resources())
-        self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
+        self.batching = Batching(
+            self.live, self.metrics, settings.max_records, self.capacity, settings.request_deadline_s
+        )
         self.lifecycle = Lifecycle(self.live, settings.keep_versions)
         self._is_stopping = threading.Event()
         self._loader: threading.Thread | None = None
         self.metrics.watch_queue(lambda: self.batching.n_queued)
         self.streams = Streams(
             self.live,
-            self.batching.worker,
-            self.batching.count,
+            self.batching,
             max_records=settings.max_records,
             max_body_bytes=settings.max_body_bytes,
+            max_bytes_together=self.capacity.max_bytes,
         )
+        self.bodies = Bodies(settings.max_body_bytes, max(self.capacity.max_bytes, settings.max_body_bytes))
         self.live.on_crowded = self.streams.let_go
 
     def begin(self) -> None:
@@ -156,7 +160,7 @@ def create_app(of: Settings | Service) -> FastAPI:
     _add_scoring(app, service)
     _add_models(app, service)
     add_lifecycle(app, service.lifecycle)
-    add_protocol(app, service.live, service.batching, settings)
+    add_protocol(app, service.live, service.batching, service.bodies, settings)
     _add_operations(app, service)
     if service.access.is_open:
         _add_page(app)
@@ -213,8 +217,8 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         headers, query = headers_of(request.scope), request.scope["query_string"]
         if is_stream(headers):
             return _Stream(service.streams, request_of(name, headers, query))
-        scoring = await read_request(name, headers, query, request.receive, service.settings.max_body_bytes)
-        return _response(await service.batching.score(scoring))
+        scoring = await read_request(name, headers, query, request.receive, service.bodies)
+        return _response(await service.batching.score(scoring, request.receive))
 
 
 class _Stream(Response):
@@ -224,8 +228,8 @@ class _Stream(Response):
         super().__init__()
         self._streams, self._scoring = streams, scoring
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await self._streams.answer(self._scoring, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._streams.answer(self._scoring, receive, send, progress_of(scope))
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
@@ -268,13 +272,15 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @health(
         "/healthz/ready",
         summary="May it get traffic",
-        description="200 where every model answers, after its golden records were replayed; else 503, and the reasons "
-        "for who may read.",
+        description="200 where every model answers, after its golden records were replayed, and nobody has told the "
+        "service to stop; else 503, and the reasons for who may read.",
         operation_id="ready",
         responses={503: responses(Models, 503)[503]},
     )
     async def ready(request: Request) -> Response:
         problems = service.live.problems()
+        if service.live.is_stopping:
+            return _response(problem("stopping", "; ".join(problems)))
         if problems and not service.access.may(headers_of(request.scope), "read"):
             problems = ["not every model answers; to a key with the scope read, this says which and why"]
         if problems:

@@ -31,6 +31,16 @@ def serve(
         int | None,
         typer.Option(help="Most records that wait to be scored. [default: what memory allows, at most 20000]"),
     ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Most connections at once. [default: 1024, or what descriptors allow]")
+    ] = None,
+    request_deadline_s: Annotated[
+        float | None, typer.Option(help="Longest time to send, answer and read a request, each. [default: 30]")
+    ] = None,
+    drain_s: Annotated[
+        float | None,
+        typer.Option(help="Time to still accept requests after SIGTERM. [default: 5, on a loopback address 0]"),
+    ] = None,
     reload_s: Annotated[
         float | None, typer.Option(help="Seconds between two looks for new versions; 0 for none. [default: 10]")
     ] = None,
@@ -64,6 +74,9 @@ def serve(
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_RECORDS": max_records,
         "MAX_QUEUED_RECORDS": max_queued_records,
+        "MAX_CONNECTIONS": max_connections,
+        "REQUEST_DEADLINE_S": request_deadline_s,
+        "DRAIN_S": drain_s,
         "RELOAD_S": reload_s,
         "KEEP_VERSIONS": keep_versions,
         "TRUST": trust,

@@ -92,6 +92,7 @@ class Live:
 
     Attributes:
         watches: over the records of the models that answer.
+        is_stopping: the process was told to stop; it still answers.
         on_crowded: told of a model whose version before the last is still used; whoever uses it may let go.
     """
 
@@ -105,6 +106,7 @@ class Live:
     ) -> None:
         self.store, self._trust, self._probe = store, trust, probe or Probe()
         self._clock, self._patience_s = clock, patience_s
+        self.is_stopping = False
         self.watches = Watches(clock)
         self.on_crowded: Callable[[str], None] = lambda _: None
         self._states: dict[str, ModelState] = {}
@@ -132,7 +134,9 @@ class Live:
         return {name: state.scorer for name, state in sorted(self._states.items()) if state.scorer is not None}
 
     def problems(self) -> list[str]:
-        """Why the service is not ready; empty when it is: there is a model, and every model answers."""
+        """Why the service is not ready; empty when it is: there is a model, every one answers, and nobody stops it."""
+        if self.is_stopping:
+            return ["the service is stopping; it answers what still comes, and others are to be asked"]
         if not self._states:
             return [self.said(self._unlisted or f"no model in {self.store.root}")]
         waiting = {name: state for name, state in self._states.items() if state.scorer is None}

@@ -46,7 +46,7 @@ _TITLES = {
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed, or declared to have a form that is not read.",
     422: "The query, the shape of the body, or with `strict=true` a record is wrong.",
-    503: "The model failed to load or is still being loaded, or too many records wait already.",
+    503: "The model failed to load or is being loaded; too many records wait already; or the answer took too long.",
 }
 _SCALAR = ["string", "number", "boolean", "null"]
 

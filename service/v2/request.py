@@ -3,7 +3,7 @@
 import msgspec
 from starlette.types import Receive
 
-from service.body import Headers, read_body
+from service.body import Bodies, Headers
 from service.v2.envelope import HEADER_LENGTH
 
 
@@ -28,7 +28,7 @@ class InferRequest(msgspec.Struct, frozen=True):
 
 
 async def read_infer_request(
-    name: str, version: str | None, headers: Headers, query: bytes, receive: Receive, max_bytes: int
+    name: str, version: str | None, headers: Headers, query: bytes, receive: Receive, bodies: Bodies
 ) -> InferRequest:
     """An inference request, whole.
 
@@ -38,15 +38,11 @@ async def read_infer_request(
         headers: of the request.
         query: without its question mark.
         receive: its body not touched yet.
-        max_bytes: what the declared length and the bytes that come are held to, chunked bodies included.
-
-    Raises:
-        ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
-        ClientDisconnect: the client went away before its body was whole.
+        bodies: reads it, and says what is raised.
     """
     return InferRequest(
         name,
-        await read_body(headers, receive, max_bytes),
+        await bodies.read(headers, receive),
         version,
         headers.get(HEADER_LENGTH.encode(), b"").decode("latin-1"),
         headers.get(b"content-encoding", b"").decode("latin-1"),
