@@ -10,6 +10,7 @@ from nelbo.errors import (
     BodyError,
     CalibrationError,
     NelboError,
+    NotJsonError,
     RecordError,
     SchemaError,
     StoreError,
@@ -61,10 +62,11 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "wrong-records": (422, "Some records are wrong"),
 }
 
-# The core raises meaning and knows no status. A BodyError that is no JSON at all is told apart by `answer`.
+# The core raises meaning and knows no status.
 OF_ERROR: dict[type[NelboError], Kind] = {
     BodyError: "wrong-body",
     CalibrationError: "rate-not-carried",
+    NotJsonError: "not-json",
     RecordError: "wrong-records",
     SchemaError: "wrong-body",
     StoreError: "store-not-readable",

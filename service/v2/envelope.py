@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -84,6 +84,7 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _DECODER = msgspec.json.Decoder(Envelope)
+Form = TypeVar("Form", bound=msgspec.Struct)
 
 
 def read_request(body: bytes, header_length: str, most_values: int) -> tuple[Envelope, list[Tensor]]:
@@ -107,7 +108,7 @@ def read_request(body: bytes, header_length: str, most_values: int) -> tuple[Env
         found = _flat_request(text)
         if found is not None:
             return found
-    envelope = _decoded(text)
+    envelope = decoded(text, _DECODER)
     return envelope, _tensors(envelope, binary)
 
 
@@ -121,12 +122,22 @@ def _json_length(header: str, n_bytes: int) -> int:
     return n_json
 
 
-def _decoded(text: bytes) -> Envelope:
+def decoded(text: bytes, decoder: msgspec.json.Decoder[Form]) -> Form:
+    """The struct that a text is.
+
+    Args:
+        text: JSON.
+        decoder: of the struct.
+
+    Raises:
+        BodyError: it has another shape, or a name twice.
+        ProblemError: it is not JSON.
+    """
     try:
         if not text.isascii():
             text.decode()  # msgspec does not look at what it steps over
-        envelope = _DECODER.decode(text)
-        _refuse_repeated_names(text, envelope)
+        found = decoder.decode(text)
+        _refuse_repeated_names(text, found)
     except UnicodeDecodeError as error:
         raise ProblemError("not-json", "the request is not UTF-8") from error
     except RecursionError as error:
@@ -136,7 +147,7 @@ def _decoded(text: bytes) -> Envelope:
     except ValueError as error:
         hint = "; a missing value is null, not NaN" if b"NaN" in text else ""
         raise ProblemError("not-json", f"the request is not JSON: {error}{hint}") from error
-    return envelope
+    return found
 
 
 def _expect_commas(text: bytes, most_values: int) -> None:
@@ -157,7 +168,7 @@ def _flat_request(text: bytes) -> tuple[Envelope, list[Tensor]] | None:
     """
     short, arrays = _emptied(text)
     try:
-        envelope = _decoded(short)
+        envelope = decoded(short, _DECODER)
     except (BodyError, ProblemError):
         return None
     # A name stands but once in an input: if there are as many, each input has one.
@@ -192,12 +203,12 @@ def _emptied(text: bytes) -> tuple[bytes, list[bytes]]:
     return b"".join([*kept, text[at:]]), arrays
 
 
-def _refuse_repeated_names(text: bytes, envelope: Envelope) -> None:
+def _refuse_repeated_names(text: bytes, found: msgspec.Struct) -> None:
     """Of repeated names msgspec keeps the last silently: written anew, the request has fewer colons then.
 
     Unless an escaped one makes up for it; so what may hold one is looked at name by name, as is what differs.
     """
-    if b"\\u003" in text or msgspec.json.encode(envelope).count(b":") != text.count(b":"):
+    if b"\\u003" in text or msgspec.json.encode(found).count(b":") != text.count(b":"):
         json.loads(text, object_pairs_hook=_refuse_repeated, parse_int=float)  # of any length
 
 

@@ -4,8 +4,10 @@ from typing import Literal
 
 import msgspec
 
+from nelbo.errors import BodyError
 from service.live import Live, ModelState
 from service.problems import ProblemError
+from service.v2.envelope import decoded
 from service.v2.infer import find_version
 from service.v2.inputs import datatypes
 from service.v2.outputs import DATATYPES, shape_of
@@ -74,6 +76,9 @@ class IndexRequest(msgspec.Struct, frozen=True):
     ready: bool = False
 
 
+_ASKED = msgspec.json.Decoder(IndexRequest)
+
+
 def server(version: str) -> Server:
     """The server's metadata."""
     return Server("nelbo", version, ["binary_tensor_data"])
@@ -125,9 +130,9 @@ def index(live: Live, body: bytes) -> list[IndexEntry]:
         ProblemError: the body is something else.
     """
     try:
-        asked = msgspec.json.decode(body or b"{}", type=IndexRequest)
-    except (ValueError, RecursionError) as error:
-        raise ProblemError("wrong-body", f"the request: {error}") from error
+        asked = decoded(body or b"{}", _ASKED)
+    except BodyError as error:
+        raise ProblemError("wrong-body", str(error)) from error
     states = {name: live.state(name) for name in live.names()}
     entries = [_entry(name, state) for name, state in states.items() if state is not None]
     return [entry for entry in entries if entry.state == "READY" or not asked.ready]
