@@ -10,9 +10,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from nelbo.characters import count, count_outside_strings
 from nelbo.errors import BodyError, TooManyRecordsError
+from nelbo.intent import SECONDS
 from nelbo.records import shown
 from service.problems import ProblemError
-from service.v2.tensors import FLOATS, Tensor, numbers_of
+from service.v2.tensors import FLOATS, INTEGERS, Tensor, numbers_of
 
 HEADER_LENGTH = "inference-header-content-length"
 # A shorter text is decoded whole in less time than it takes to take it apart.
@@ -21,7 +22,27 @@ _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _COMMAS = 10_000  # that the rest of a request may have: more than a thousand fields' inputs need. Chosen
 
 
+# Each output's datatype. Contributions are as many values as all fields together, so only whoever names them gets them.
+OUTPUTS = {
+    "score": "FP64",
+    "p_value": "FP64",
+    "flagged": "BOOL",
+    "reconstruction_error": "FP64",
+    "elbo": "FP64",
+    "kl": "FP64",
+    "contributions": "FP64",
+}
 Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+def _meta(**schema: Any) -> msgspec.Meta:
+    """What the OpenAPI document says of a value that is checked later, where an error can say more."""
+    return msgspec.Meta(extra_json_schema=schema)
+
+
+_DATATYPE = _meta(enum=[*FLOATS, *INTEGERS, "BOOL", "BYTES"])
+_SHARE = _meta(minimum=0, exclusiveMaximum=1)
+_COUNT = _meta(exclusiveMinimum=0)
 
 
 class InputParameters(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,7 +57,7 @@ class Input(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     shape: list[Size]
-    datatype: str
+    datatype: Annotated[str, _DATATYPE]
     parameters: InputParameters | UnsetType | None = UNSET
     data: Raw | UnsetType = UNSET
 
@@ -51,7 +72,7 @@ class OutputParameters(msgspec.Struct, forbid_unknown_fields=True):
 class RequestedOutput(msgspec.Struct, forbid_unknown_fields=True):
     """One output that is wished for."""
 
-    name: str
+    name: Annotated[str, _meta(enum=list(OUTPUTS))]
     parameters: OutputParameters | UnsetType | None = UNSET
 
     @property
@@ -64,19 +85,19 @@ class RequestParameters(msgspec.Struct, forbid_unknown_fields=True):
     """What a request wishes of false alarms, by the names of the query under /v1, and how it wants its answer."""
 
     binary_data_output: bool | UnsetType = UNSET
-    rate: float | UnsetType = UNSET
-    confidence: float | UnsetType = UNSET
-    max_false_alarms: float | UnsetType = UNSET
-    per: str | UnsetType = UNSET
-    records_per_s: float | UnsetType = UNSET
-    fdr: float | UnsetType = UNSET
+    rate: Annotated[float, _SHARE] | UnsetType = UNSET
+    confidence: Annotated[float, _meta(minimum=0.5, exclusiveMaximum=1)] | UnsetType = UNSET
+    max_false_alarms: Annotated[float, _COUNT] | UnsetType = UNSET
+    per: Annotated[str, _meta(enum=list(SECONDS))] | UnsetType = UNSET
+    records_per_s: Annotated[float, _COUNT] | UnsetType = UNSET
+    fdr: Annotated[float, _meta(exclusiveMinimum=0, exclusiveMaximum=1)] | UnsetType = UNSET
     content_type: str | UnsetType = UNSET
 
 
 class Envelope(msgspec.Struct, forbid_unknown_fields=True):
     """The JSON part of a request."""
 
-    inputs: list[Input]
+    inputs: Annotated[list[Input], _meta(minItems=1)]
     model_name: str | UnsetType | None = UNSET  # KServe's client repeats the path's here
     id: str | UnsetType | None = UNSET
     parameters: RequestParameters | UnsetType | None = UNSET
@@ -87,12 +108,12 @@ _DECODER = msgspec.json.Decoder(Envelope)
 Form = TypeVar("Form", bound=msgspec.Struct)
 
 
-def read_request(body: bytes, header_length: str, most_values: int) -> tuple[Envelope, list[Tensor]]:
+def read_request(body: bytes, header_length: str | None, most_values: int) -> tuple[Envelope, list[Tensor]]:
     """A request, and the tensors that it brings.
 
     Args:
         body: JSON, or JSON with the data of the binary tensors behind it.
-        header_length: its header, the bytes of the JSON; "" where all of it is JSON.
+        header_length: its header, the bytes of the JSON; None where all of it is JSON.
         most_values: in all tensors; bounds the memory and the time that any body can take.
 
     Raises:
@@ -112,8 +133,8 @@ def read_request(body: bytes, header_length: str, most_values: int) -> tuple[Env
     return envelope, _tensors(envelope, binary)
 
 
-def _json_length(header: str, n_bytes: int) -> int:
-    if not header:
+def _json_length(header: str | None, n_bytes: int) -> int:
+    if header is None:
         return n_bytes
     n_json = int(header) if _WHOLE_NUMBER.fullmatch(header) else n_bytes + 1
     if n_json > n_bytes:

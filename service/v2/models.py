@@ -7,10 +7,10 @@ import msgspec
 from nelbo.errors import BodyError
 from service.live import Live, ModelState
 from service.problems import ProblemError
-from service.v2.envelope import decoded
+from service.v2.envelope import OUTPUTS, decoded
 from service.v2.infer import find_version
 from service.v2.inputs import datatypes
-from service.v2.outputs import DATATYPES, shape_of
+from service.v2.outputs import shape_of
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
@@ -115,7 +115,7 @@ def describe(live: Live, name: str, version: str | None = None) -> ModelDescript
     scorer = find_version(live, name, version)
     schema = scorer.schema
     inputs = [TensorDescription(field.name, datatypes(field)[0], [-1]) for field in schema.fields]
-    outputs = [TensorDescription(output, kind, shape_of(output, schema)) for output, kind in DATATYPES.items()]
+    outputs = [TensorDescription(output, kind, shape_of(output, schema)) for output, kind in OUTPUTS.items()]
     return ModelDescriptionV2(name, [scorer.bundle.version], "onnxruntime_onnx", inputs, outputs)
 
 

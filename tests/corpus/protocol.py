@@ -30,7 +30,8 @@ def _case(name: str, body: bytes, detail: str, path: str = INFER) -> Case:
 
 
 def _binary(name: str, text: bytes, data: bytes, detail: str, length: str | None = None) -> Case:
-    header = b"inference-header-content-length: %b\r\n" % (length or str(len(text))).encode("latin-1")
+    length = str(len(text)) if length is None else length
+    header = b"inference-header-content-length: %b\r\n" % length.encode("latin-1")
     request = post(text + data, INFER, "application/octet-stream", header)
     return Case(f"binary: {name}", request, 400, "error", detail)
 
@@ -52,7 +53,7 @@ def _binary_cases() -> list[Case]:
     return [
         *(
             _binary(f"a header length of {length or 'blanks'}", good, number, of_length, length)
-            for length in ("-1", "+5", "5.0", "1e3", "0x10", "five", "99999999", "9" * 30, "\xb2", "1 2")
+            for length in ("-1", "+5", "5.0", "1e3", "0x10", "five", "99999999", "9" * 30, "\xb2", "1 2", "")
         ),
         _binary("a header length of zero", good, number, "the request is not JSON: ", "0"),
         _binary("a header length one too short", good, number, "the request is not JSON: ", str(len(good) - 1)),
