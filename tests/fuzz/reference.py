@@ -14,15 +14,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"-?\d+")
 
 
-class NotJson(ValueError):
+class NotAtAllError(ValueError):
     """A text that is no JSON."""
 
 
-class WrongBody(ValueError):
+class WrongBodyError(ValueError):
     """JSON that is no body of records."""
 
 
-class WrongRecord(ValueError):
+class WrongRecordError(ValueError):
     """A record that its schema does not take."""
 
 
@@ -57,7 +57,7 @@ def parsed(body: bytes) -> Any:
     """A JSON text.
 
     Raises:
-        NotJson: it is none.
+        NotAtAllError: it is none.
     """
     try:
         return json.loads(
@@ -68,11 +68,11 @@ def parsed(body: bytes) -> Any:
             parse_constant=_refuse,
         )
     except ValueError as error:
-        raise NotJson from error
+        raise NotAtAllError from error
 
 
 def _refuse(constant: str) -> Any:
-    raise NotJson(constant)
+    raise NotAtAllError(constant)
 
 
 def has_half_characters(value: Any) -> bool:
@@ -88,36 +88,36 @@ def rows(schema: Schema, body: bytes) -> list[Row | None]:
     """The records of a body; None for each that is wrong.
 
     Raises:
-        NotJson: the body is none.
-        WrongBody: it is something else.
+        NotAtAllError: the body is none.
+        WrongBodyError: it is something else.
     """
     found = parsed(body)
     if has_half_characters(found):
-        raise NotJson
+        raise NotAtAllError
     if not isinstance(found, Object) or len(found.pairs) != 1:
-        raise WrongBody
+        raise WrongBodyError
     ((name, value),) = found.pairs
     if name == "records" and isinstance(value, list):
         records = value
     elif name == "columns" and isinstance(value, Object):
         records = _of_columns(schema, value)
     else:
-        raise WrongBody
+        raise WrongBodyError
     return [row(schema, record) for record in records]
 
 
 def _of_columns(schema: Schema, columns: Object) -> list[Object]:
     names = columns.names
     if not names or len(set(names)) < len(names) or not all(isinstance(values, list) for _, values in columns.pairs):
-        raise WrongBody
+        raise WrongBodyError
     known = {column.name for column in schema.columns}
     if schema.extra == "refuse" and not set(names) <= known:
-        raise WrongBody
+        raise WrongBodyError
     if any(field.name not in names and not field.nullable for field in schema.fields):
-        raise WrongBody
+        raise WrongBodyError
     lists = [values for _, values in columns.pairs]
     if len({len(values) for values in lists}) > 1:
-        raise WrongBody
+        raise WrongBodyError
     return [Object(tuple(zip(names, cells, strict=True))) for cells in zip(*lists, strict=True)]
 
 
@@ -125,20 +125,20 @@ def row(schema: Schema, record: Any) -> Row | None:
     """What one record becomes; None where it is wrong."""
     try:
         return _row(schema, record)
-    except WrongRecord:
+    except WrongRecordError:
         return None
 
 
 def _row(schema: Schema, record: Any) -> Row:
     if not isinstance(record, Object) or len(set(record.names)) < len(record.names):
-        raise WrongRecord
+        raise WrongRecordError
     cells = dict(record.pairs)
     known = {column.name for column in schema.columns}
     if schema.extra == "refuse" and not set(cells) <= known:
-        raise WrongRecord
+        raise WrongRecordError
     for column in schema.columns:
         if column.role == "field" and not column.nullable and column.name not in cells:
-            raise WrongRecord
+            raise WrongRecordError
     values = {column.name: _value(column, cells[column.name]) for column in schema.columns if column.name in cells}
     numbers = [_float(values.get(field.name)) for field in schema.numbers]
     codes = [_code(field, values.get(field.name)) for field in schema.codes]
@@ -170,19 +170,19 @@ def _value(column: Column, cell: Any) -> Any:
 
 def _of_type(cell: Any, kind: Any) -> Any:
     if not isinstance(cell, kind):
-        raise WrongRecord
+        raise WrongRecordError
     return cell
 
 
 def _number(cell: Number) -> float | int:
     if not math.isfinite(float(cell.text)):
-        raise WrongRecord
+        raise WrongRecordError
     return int(cell.text) if _INTEGER.fullmatch(cell.text) else float(cell.text)
 
 
 def _whole(cell: Number) -> int:
     if not _INTEGER.fullmatch(cell.text) or not math.isfinite(float(cell.text)):
-        raise WrongRecord
+        raise WrongRecordError
     return int(cell.text)
 
 
@@ -192,4 +192,4 @@ def _moment(cell: Any) -> float:
     try:
         return seconds_since_1970(_of_type(cell, str))
     except ValueError as error:
-        raise WrongRecord from error
+        raise WrongRecordError from error

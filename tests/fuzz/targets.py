@@ -29,12 +29,13 @@ from service.stream import Lines
 from service.v2.envelope import read_request
 from service.v2.infer import infer
 from service.v2.request import InferRequest
-from service.v2.tensors import values_of
+from service.v2.tensors import FLOATS, values_of
 from tests.bundles import PUMPS, write_tiny_bundle
 from tests.fuzz import reference
-from tests.fuzz.reference import NotJson, WrongBody
+from tests.fuzz.reference import NotAtAllError, WrongBodyError
 
 MAX_RECORDS = 50
+_LINE = 64  # bytes of the longest line; chosen, so that there are longer ones
 # Each kind and role, names that need escapes, and one that no struct takes as it is.
 PLAIN = Schema(
     columns=(
@@ -107,9 +108,9 @@ def _expected(schema: Schema, data: bytes) -> Expected | None:
         return None
     try:
         rows = reference.rows(schema, data)
-    except NotJson:
+    except NotAtAllError:
         return NotJsonError
-    except WrongBody:
+    except WrongBodyError:
         return BodyError
     return rows if len(rows) <= MAX_RECORDS else BodyError
 
@@ -150,11 +151,12 @@ def lines(data: bytes) -> None:
     """JSON lines come out the same however they are cut, and each is decoded as its twin does."""
     cuts, body = sorted(data[:4]), data[4:]
     bounds = [0, *(min(cut, len(body)) for cut in cuts), len(body)]
-    whole, cut_up = Lines(64), Lines(64)
+    whole, cut_up = Lines(_LINE), Lines(_LINE)
     apart = [line for start, stop in pairwise(bounds) for line in cut_up.add(body[start:stop])] + cut_up.end()
     assert apart == whole.add(body) + whole.end()
+    short = [line if len(line) <= _LINE else None for line in body.split(b"\n")]
+    assert apart == [line for line in short if line is None or line.strip()]
     plain = [line for line in body.split(b"\n") if line.strip()]
-    assert apart == [line if len(line) <= 64 else None for line in plain]
     for decoder in DECODERS:
         found = decoder.lines(body)
         assert found.n_records == len(plain)
@@ -165,7 +167,7 @@ def lines(data: bytes) -> None:
 def _row(schema: Schema, line: bytes) -> reference.Row | None:
     try:
         value = reference.parsed(line)
-    except NotJson:
+    except NotAtAllError:
         return None
     return None if reference.has_half_characters(value) else reference.row(schema, value)
 
@@ -225,14 +227,18 @@ def query(data: bytes) -> None:
     try:
         found = parse_query(data.decode("latin-1"))
     except ProblemError as error:
-        assert error.kind == "wrong-query"
-        json.loads(error.answer.body)
+        _expect_problem(error)
         return
     intent = found.intent
     assert intent.rate is None or 0 <= intent.rate < 1
     assert intent.confidence is None or 0.5 <= intent.confidence < 1
     assert intent.fdr is None or 0 < intent.fdr < 1
     assert found.window is None or found.window >= 1
+
+
+def _expect_problem(error: ProblemError) -> None:
+    assert error.kind == "wrong-query"
+    assert json.loads(error.answer.body)["status"] == 422
 
 
 def request(data: bytes) -> None:
@@ -275,11 +281,8 @@ def protocol(data: bytes) -> None:
 def _tensors(body: bytes) -> Any:
     try:
         _, tensors = read_request(body, None, 10_000)
-        return [
-            (t.name, t.datatype, t.shape, np.array(values_of(t), dtype=object).tolist())
-            for t in tensors
-            if t.datatype in ("FP32", "FP64")
-        ]
+        floats = [tensor for tensor in tensors if tensor.datatype in FLOATS]
+        return [(it.name, it.shape, np.array(values_of(it), dtype=object).tolist()) for it in floats]
     except (BodyError, ProblemError):
         return None
 

@@ -44,7 +44,7 @@ def read(
     text: str, padding: str = SHORT, binary: bytes = b"", header: str | None = None
 ) -> tuple[Envelope, list[Tensor]]:
     encoded = (text + padding).encode()
-    header = (str(len(encoded)) if binary else "") if header is None else header
+    header = str(len(encoded)) if binary and header is None else header
     return read_request(encoded + binary, header, most_values=1000)
 
 
