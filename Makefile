@@ -13,6 +13,8 @@ TEST ?=
 LABEL ?=
 NORMAL ?=
 SCHEMA ?=
+CASES ?= 2000
+SECONDS ?= 600
 BUNDLES ?= build/bundles
 PEERS ?= build/peers
 PARTS ?=
@@ -20,7 +22,7 @@ PARTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: fuzz bench-openapi serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -131,6 +133,14 @@ bench-mixed-traffic: $(VENV)/.dev
 # Ten million records of 30 numbers as a file, made under build/: half an hour of one core, and 3 GB of disk.
 bench-score-files: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.score_files
+
+# What no bytes of a stranger may break, by coverage-guided fuzzing; CI does a little of it.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.fuzzing --seconds $(SECONDS)
+
+# Requests made from /openapi.json by schemathesis, CASES a route, and their answers held to it; CI does a few of them.
+bench-openapi: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.openapi --cases $(CASES)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

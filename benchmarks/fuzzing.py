@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.report import markdown_table, write_report
 
 _ROOT = Path(__file__).parents[1]
-_ARTIFACTS = Path("build/fuzz")
+_ARTIFACTS = _ROOT / "build" / "fuzz"
 # More time where there is more to find.
 SHARES = {
     "records": 3,
@@ -62,7 +62,7 @@ def fuzzed(target: str, seconds: int, seed: int) -> Fuzzed:
     )
     output = done.stdout + done.stderr
     if done.returncode:
-        print(output[-3_000:])
+        print(f"{target} ended with {done.returncode}", done.stdout[-3_000:], done.stderr[-3_000:], sep="\n")
     return Fuzzed(
         target,
         seconds,
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
         found.append(fuzzed(target, max(1, round(options.seconds * share / sum(SHARES.values()))), options.seed))
         print(found[-1], flush=True)
     n_findings = sum(not it.is_clean for it in found)
-    print(f"0 findings open: {'held' if not n_findings else f'MISSED, {n_findings}: see {_ARTIFACTS}'}")
+    print(f"0 findings open: {'held' if not n_findings else f'MISSED, {n_findings}: see build/fuzz'}")
     rows = [(it.target, it.seconds, f"{it.n_inputs:,}", it.coverage, "no" if it.is_clean else "YES") for it in found]
     table = markdown_table(["target", "seconds", "inputs", "places reached", "a finding"], rows)
     body = (
