@@ -182,13 +182,21 @@ class RecordDecoder:
                 records += found or ()
         try:
             arrays = self._structs.of_records(records)
-        except ValueError:  # a moment that is none; whose, is not worth looking for
-            return self.together((), max_records)[0], [-1] * len(bodies)
-        wrong = [i for i, n in _n_colons_of_each(arrays, sizes) if not _has_colons(bodies[i], 1 + n)]
+            wrong = [i for i, n in _n_colons_of_each(arrays, sizes) if not _has_colons(bodies[i], 1 + n)]
+        except ValueError:  # a moment that is none; the others are not to wait for who sent it
+            wrong = [i for i, rows in _rows_of_each(sizes) if not self._are_right(records[rows])]
         if wrong:
             return self.together([b"" if i in wrong else body for i, body in enumerate(bodies)], max_records)
         index = [i for size in sizes for i in range(size)]
         return _batch(arrays, np.array(index, dtype=np.int64)), sizes
+
+    def _are_right(self, records: list[Any]) -> bool:
+        """Whether all moments are some."""
+        try:
+            self._structs.of_records(records)
+        except ValueError:
+            return False
+        return True
 
     def _plain_records(self, body: bytes) -> list[Any] | None:
         """Structs of the records of a body that the happy path takes."""
@@ -420,13 +428,20 @@ def _total(arrays: Arrays, n: int) -> int:
     return int(arrays.n_colons.sum()) if isinstance(arrays.n_colons, np.ndarray) else n * arrays.n_colons
 
 
-def _n_colons_of_each(arrays: Arrays, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """For each body that has records here its position and how many colons they have."""
-    start, of_each = 0, arrays.n_colons
+def _rows_of_each(sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    """For each body that has records here its position and which they are."""
+    start = 0
     for i, size in enumerate(sizes):
         if size >= 0:
-            yield i, size * of_each if isinstance(of_each, int) else int(of_each[start : start + size].sum())
+            yield i, slice(start, start + size)
             start += size
+
+
+def _n_colons_of_each(arrays: Arrays, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """For each of them how many colons its records have."""
+    of_each = arrays.n_colons
+    for i, rows in _rows_of_each(sizes):
+        yield i, (rows.stop - rows.start) * of_each if isinstance(of_each, int) else int(of_each[rows].sum())
 
 
 def _expect_colons(body: bytes, expected: int) -> None:

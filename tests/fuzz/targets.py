@@ -87,8 +87,6 @@ def records(data: bytes) -> None:
         if decoder.schema is OPEN:  # bodies of names that no struct has are read one by one
             assert sizes == [-1, -1, -1]
             continue
-        if decoder.schema is PLAIN and max(sizes) < 0:  # a moment that is none; then all are read one by one
-            continue
         assert sizes[0] == sizes[2] == 1
         rows = [0, len(together) - 1]
         assert np.array_equal(together.numbers[rows], np.repeat(alone.numbers, 2, axis=0), equal_nan=True)
