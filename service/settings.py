@@ -1,5 +1,6 @@
 """What an operator may set: read once from the environment, then handed down."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "NELBO_"
 LogLevel = Literal["debug", "info", "warning", "error"]
+AccessRule = Literal["keys", "open"]
 
 
 class Settings(BaseSettings):
@@ -22,6 +24,10 @@ class Settings(BaseSettings):
         max_queued_records: while as many wait to be scored, requests are refused with 503; None for what memory allows,
             at most 20,000.
         log_level: the least severe log line that is written.
+        keys: the file of keys, which need not be there yet.
+        access: `keys` or `open`; None for keys where there is a file of them or others than this machine reach the
+            address.
+        metrics_open: whether metrics need no key.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
@@ -33,6 +39,24 @@ class Settings(BaseSettings):
     max_records: Annotated[int, Field(ge=1)] = 10_000
     max_queued_records: Annotated[int, Field(ge=1)] | None = None
     log_level: LogLevel = "info"
+    keys: Path | None = None
+    access: AccessRule | None = None
+    metrics_open: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a key."""
+        if self.access is None:
+            return self.keys is None and self.is_loopback
+        return self.access == "open"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the address."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 _EXPECTED = {
@@ -43,6 +67,9 @@ _EXPECTED = {
     "max_records": "a whole number, at least 1",
     "max_queued_records": "a whole number, at least 1",
     "log_level": "one of debug, info, warning, error",
+    "keys": "a file",
+    "access": "keys or open",
+    "metrics_open": "true or false",
 }
 
 
@@ -57,9 +84,12 @@ def read_settings() -> Settings:
         SettingsError: naming each variable, what it should be and what it is.
     """
     try:
-        return Settings()
+        found = Settings()
     except ValidationError as error:
         raise SettingsError("\n".join(_problem(fault["loc"], fault["input"]) for fault in error.errors())) from error
+    if found.access == "open" and found.keys is not None:
+        raise SettingsError("NELBO_ACCESS: expected keys where NELBO_KEYS names a file of them, got 'open'")
+    return found
 
 
 def _problem(place: tuple[int | str, ...], found: object) -> str:

@@ -28,9 +28,33 @@ def test_a_plain_build_gives_the_service() -> None:
 
 
 def test_the_service_is_installed_without_what_only_training_needs() -> None:
-    assert re.findall(r"'\.\[(\w+)\]'", stage("build-service")) == ["service"]
-    assert re.findall(r"'\.\[(\w+)\]'", stage("build-training")) == ["training"]
+    assert re.findall(r"requirements/(\w+)\.txt", stage("build-service")) == ["service"]
+    assert re.findall(r"requirements/(\w+)\.txt", stage("build-training")) == ["training"]
     assert "TORCH" not in stage("build-service") + stage("service") + stage("run")
+
+
+def installs() -> list[str]:
+    """The options and requirements of each `pip install` of the Dockerfile."""
+    lines = DOCKERFILE.replace("\\\n", " ").splitlines()
+    commands = [" ".join(command.split()) for line in lines for command in line.split("&&")]
+    return [command.partition(" install ")[2] for command in commands if "/pip " in command and " install " in command]
+
+
+def test_nothing_but_torch_is_installed_without_a_digest() -> None:
+    locked = [
+        found for found in installs() if "--no-deps --only-binary :all: --require-hashes -r requirements/" in found
+    ]
+    built_here = [found for found in installs() if found.endswith("--no-deps --no-index /dist/*.whl")]
+    (other,) = [found for found in installs() if found not in locked + built_here]
+    assert (len(locked), len(built_here)) == (3, 2)
+    assert other.endswith("-c constraints.txt ${TORCH}")
+
+
+def test_both_images_carry_their_bill_of_materials() -> None:
+    for name in ("build-service", "build-training"):
+        assert "-m supply.sbom /opt/nelbo/bin/python --output /opt/nelbo/sbom.cdx.json" in stage(name)
+        reports = set(re.findall(r"--report (\S+)", stage(name)))
+        assert reports == set(re.findall(r"(?<= )/\S+\.json", stage(name).partition("--reports")[2]))
 
 
 def test_every_from_is_the_chosen_python_or_a_stage() -> None:
@@ -66,7 +90,26 @@ def test_each_service_of_the_compose_file_is_hardened_and_bounded(name: str) -> 
 
 def test_the_compose_file_holds_no_secret() -> None:
     secret = re.findall(r"^\s*\w*(?:PASSWORD|SECRET|TOKEN|KEY)\w*: *(.*)$", COMPOSE, re.MULTILINE)
-    assert secret == ["${GRAFANA_ADMIN_PASSWORD:-}"]
+    assert secret == ["/keys/keys.json", "/keys/keys.json", "${GRAFANA_ADMIN_PASSWORD:-}"]
+
+
+def test_the_compose_file_shows_how_to_make_a_key_and_only_that_command_writes_it() -> None:
+    assert "# docker compose run --rm keys new --scope score" in COMPOSE
+    service, keys = SERVICES["service"], SERVICES["keys"]
+    assert (keys["entrypoint"], keys["profiles"], keys["network_mode"]) == (["nelbo", "keys"], ["keys"], "none")
+    assert (keys["image"], keys["environment"]["NELBO_KEYS"]) == (
+        service["image"],
+        service["environment"]["NELBO_KEYS"],
+    )
+    assert ("keys:/keys:ro" in service["volumes"], keys["volumes"]) == (True, ["keys:/keys"])
+    assert "install -d -m 700 -o 10001 -g 10001 /keys" in stage("run")
+
+
+def test_the_compose_file_sets_no_setting_that_does_not_exist_and_needs_keys() -> None:
+    names = {name.removeprefix(PREFIX).lower() for name in SERVICES["service"]["environment"]}
+    assert names <= set(Settings.model_fields)
+    assert "access" not in names
+    assert re.findall(r"NELBO_HOST=(\S+)", stage("service")) == ["0.0.0.0"]  # noqa: S104  # closed without a word
 
 
 def test_only_the_training_writes_models_and_only_when_asked() -> None:
