@@ -3,16 +3,19 @@
 Any bytes are an input, and an error of the family is an answer; everything else that is raised is a finding.
 """
 
+import io
 import json
 import math
 import tempfile
 from collections.abc import Callable
+from csv import DictReader
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyarrow import ipc
 
 from nelbo.buffers import read_arrow, read_csv
 from nelbo.bundle import MANIFEST, read_bundle, sha256
@@ -21,8 +24,9 @@ from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema, parse_schema
 from nelbo.store import Store
 from service.answer import answer
+from service.forms import ARROW, CSV, FORMS, NDJSON
 from service.live import Live
-from service.problems import ProblemError
+from service.problems import JSON, ProblemError
 from service.query import parse_query
 from service.request import ScoreRequest
 from service.stream import Lines
@@ -242,20 +246,49 @@ def _expect_problem(error: ProblemError) -> None:
 
 
 def request(data: bytes) -> None:
-    """A scoring request is answered: by one result a record in their order, or by a problem; always in finite JSON."""
+    """A scoring request is answered in the form it asks for: by one result a record in their order, or by a problem."""
     text, _, body = data.partition(b"\n")
-    found, tally = answer(live(), ScoreRequest("pumps", body, query=text.decode("latin-1")), max_records=MAX_RECORDS)
+    form = FORMS[len(data) % len(FORMS)]
+    asked = ScoreRequest("pumps", body, query=text.decode("latin-1"), accept=form)
+    found, tally = answer(live(), asked, max_records=MAX_RECORDS)
     assert found.status in (200, 400, 413, 415, 422)
-    said = _finite_json(found.body)
+    assert all(value.isascii() for value in found.headers.values())
     if found.status == 200:
-        assert [result["index"] for result in said["results"]] == list(range(sum(tally.n_records)))
-        assert all(("error" in result) != ("p_value" in result) for result in said["results"])
-        flagged = [result for result in said["results"] if result.get("flagged")]
-        if said["decision"]["fdr"] is None:
-            assert all(result["p_value"] <= said["decision"]["effective_rate"] for result in flagged)
+        assert found.headers["content-type"] == form
+        assert _INDEXES[form](found.body) == list(range(sum(tally.n_records)))
     else:
-        assert said["status"] == found.status
-        assert said["detail"]
+        problem = _finite_json(found.body)
+        assert problem["status"] == found.status
+        assert problem["detail"]
+
+
+def _of_json(body: bytes) -> list[int]:
+    said = _finite_json(body)
+    results, decision = said["results"], said["decision"]
+    assert all(("error" in result) != ("p_value" in result) for result in results)
+    if decision["fdr"] is None:
+        assert all(it["p_value"] <= decision["effective_rate"] for it in results if it.get("flagged"))
+    return [result["index"] for result in results]
+
+
+def _of_lines(body: bytes) -> list[int]:
+    return [_finite_json(line)["index"] for line in body.splitlines()]
+
+
+def _of_csv(body: bytes) -> list[int]:
+    rows = list(DictReader(io.StringIO(body.decode(), newline="")))
+    assert all(math.isfinite(float(row["score"])) for row in rows if not row["error"])
+    return [int(row["index"]) for row in rows]
+
+
+def _of_arrow(body: bytes) -> list[int]:
+    table = ipc.open_stream(body).read_all()
+    table.validate(full=True)
+    return [int(index) for index in table["index"].to_pylist()]
+
+
+# What reads the places of the records from an answer of each form.
+_INDEXES = {JSON: _of_json, NDJSON: _of_lines, CSV: _of_csv, ARROW: _of_arrow}
 
 
 def protocol(data: bytes) -> None:

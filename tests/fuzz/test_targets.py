@@ -102,7 +102,7 @@ def test_lines_are_decoded_as_their_twin_does_however_they_are_cut(cuts: bytes, 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([b"", b"explain=all", b"fdr=0.2", b"strict=true", b"rate=0"]), _bodies | _damaged(_bodies))
-def test_an_answer_is_finite_json_with_a_result_a_record_in_order(query: bytes, body: bytes) -> None:
+def test_an_answer_is_of_its_form_finite_and_has_a_result_a_record_in_order(query: bytes, body: bytes) -> None:
     TARGETS["request"](query + b"\n" + body)
 
 
