@@ -56,10 +56,11 @@ def run(url: str, n_cases: int, seed: int, timeout_s: float) -> Found:
         done = subprocess.run(
             command, cwd=folder, env=os.environ | hooks, capture_output=True, text=True, timeout=timeout_s, check=False
         )
-    return _found(done.stdout + done.stderr, done.returncode)
+    return found_in(done.stdout + done.stderr, done.returncode)
 
 
-def _found(output: str, code: int) -> Found:
+def found_in(output: str, code: int) -> Found:
+    """What a run's output and exit code say."""
     tested = re.search(r"^ *Tested: (\d+)", output, re.MULTILINE)
     generated = re.search(r"([\d,]+) generated", output)
     failures = re.findall(r"^- (ST\d+ .*)$", output, re.MULTILINE)
