@@ -68,7 +68,7 @@ def _csv_cases() -> list[Case]:
             _HEAD + b'5,"open,20,1,true\n',
             422,
             "wrong-records",
-            "record 0: expected 5 values as in the header, got 2",
+            "record 0: expected 5 values as in the header, got 2; is a quote left open?",
         ),
         _csv(
             "a header longer than a megabyte",
