@@ -13,6 +13,8 @@ TEST ?=
 LABEL ?=
 NORMAL ?=
 SCHEMA ?=
+CASES ?= 2000
+SECONDS ?= 600
 BUNDLES ?= build/bundles
 PEERS ?= build/peers
 PARTS ?=
@@ -26,7 +28,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-c
   --python-version 3.11 --python-platform linux -c constraints.txt
 INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles bench-drain bench-slow-clients clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles bench-drain bench-slow-clients fuzz bench-openapi clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -182,6 +184,14 @@ bench-mixed-traffic: $(VENV)/.dev
 # Ten million records of 30 numbers as a file, made under build/: half an hour of one core, and 3 GB of disk.
 bench-score-files: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.score_files
+
+# What no bytes of a stranger may break, by coverage-guided fuzzing; CI does a little of it.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.fuzzing --seconds $(SECONDS)
+
+# Requests made from /openapi.json by schemathesis, CASES a route, and their answers held to it; CI does a few of them.
+bench-openapi: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.openapi --cases $(CASES)
 
 # A hundred swaps of two versions under 200 requests a second, and a hundred reload calls at once; a minute.
 bench-swap: $(VENV)/.dev

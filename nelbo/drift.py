@@ -23,7 +23,7 @@ class FieldSketch(BaseModel):
         missing: records without a value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     edges: Many[FiniteFloat] = ()
     counts: Many[NonNegativeInt]

@@ -4,6 +4,7 @@ NelboError
 ├── SchemaError        a schema, or a table's columns against one
 ├── TableError         a file of records that cannot be read or fitted
 ├── BodyError          a body of records that cannot be read at all
+│   ├── NotJsonError   a body that is no JSON at all, so that nothing can be said of its shape
 │   └── TooManyRecordsError  a body of more records than its reader takes
 ├── RecordError        one record; carries its index, field, expected and found
 ├── BundleError        a bundle that is damaged, or not what it says
@@ -20,6 +21,7 @@ A programming mistake is a `TypeError` or an `AssertionError`, never one of thes
 
 from collections.abc import Sequence
 
+_SHOWN = 60  # characters of a name or a wrong value that an error repeats
 _LONGEST = 1_000  # characters of a text that quotes a stranger's file; chosen, longer than any of ours
 
 
@@ -27,6 +29,15 @@ def printable(text: str) -> str:
     """A text that quotes a stranger's file, as one line of bounded length that moves no terminal's cursor."""
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+
+
+def shortened(text: str) -> str:
+    """A text as an error repeats it, cut to a line.
+
+    >>> shortened("a" * 100) == "a" * 60 + "…"
+    True
+    """
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 class NelboError(Exception):
@@ -54,6 +65,10 @@ class BodyError(NelboError):
         self.pointer = pointer
 
 
+class NotJsonError(BodyError):
+    """A body is no JSON."""
+
+
 class TooManyRecordsError(BodyError):
     """A body holds more records than its reader takes."""
 
@@ -70,7 +85,7 @@ class RecordError(NelboError):
 
     def __init__(self, index: int, field: str | None, expected: str, found: str) -> None:
         self.index, self.field, self.expected, self.found = index, field, expected, found
-        where = f"record {index}" if field is None else f"record {index}, field '{field}'"
+        where = f"record {index}" if field is None else f"record {index}, field '{shortened(field)}'"
         super().__init__(f"{where}: expected {expected}, got {found}")
 
 

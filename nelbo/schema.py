@@ -43,7 +43,7 @@ class Column(BaseModel):
         note: why the column has its role, where that needs a word ("constant").
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     role: Role

@@ -45,8 +45,15 @@ def is_stream(headers: Headers) -> bool:
 
 
 def headers_of(scope: Scope) -> Headers:
-    """The request's headers by name, in lower case; of one that was sent twice, the first."""
-    return dict(reversed(scope["headers"]))
+    """The request's headers by name, in lower case; one that was sent several times is a list, as RFC 9110 has it.
+
+    So two readers of a request cannot each take another value for the only one.
+    """
+    sent = scope["headers"]
+    found = dict(sent)
+    if len(found) < len(sent):
+        found = {name: b", ".join(value for key, value in sent if key == name) for name in found}
+    return found
 
 
 class Bodies:

@@ -11,6 +11,7 @@ from nelbo.errors import (
     BundleError,
     CalibrationError,
     NelboError,
+    NotJsonError,
     RecordError,
     SchemaChangedError,
     SchemaError,
@@ -97,11 +98,12 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "wrong-scope": (403, "The key may not do this"),
 }
 
-# The core raises meaning and knows no status. A BodyError that is no JSON at all is told apart by `answer`.
+# The core raises meaning and knows no status.
 OF_ERROR: dict[type[NelboError], Kind] = {
     BodyError: "wrong-body",
     BundleError: "load-failed",
     CalibrationError: "rate-not-carried",
+    NotJsonError: "not-json",
     RecordError: "wrong-records",
     SchemaError: "wrong-body",
     SchemaChangedError: "schema-changed",

@@ -32,4 +32,4 @@ def _n_records(live: Live, request: InferRequest) -> int:
     """About how many records a body holds, before it is decoded: by its bytes, eight a value of JSON, four a binary."""
     state = live.state(request.name)
     n_fields = 1 if state is None or state.scorer is None else max(1, len(state.scorer.schema.fields))
-    return 1 + len(request.body) // ((4 if request.header_length else 8) * n_fields)
+    return 1 + len(request.body) // ((8 if request.header_length is None else 4) * n_fields)

@@ -14,7 +14,7 @@ class InferRequest(msgspec.Struct, frozen=True):
         name: of the model, as it stands in the path, decoded.
         body: whole, within the limit. Its Content-Type is not looked at: clients of this protocol send any, or none.
         version: likewise; None where the path names none.
-        header_length: the header Inference-Header-Content-Length, "" where there is none.
+        header_length: the header Inference-Header-Content-Length, None where there is none.
         content_encoding: the header, "" where there is none.
         query: without its question mark, not decoded.
     """
@@ -22,7 +22,7 @@ class InferRequest(msgspec.Struct, frozen=True):
     name: str
     body: bytes
     version: str | None = None
-    header_length: str = ""
+    header_length: str | None = None
     content_encoding: str = ""
     query: str = ""
 
@@ -40,11 +40,12 @@ async def read_infer_request(
         receive: its body not touched yet.
         bodies: reads it, and says what is raised.
     """
+    length = headers.get(HEADER_LENGTH.encode())
     return InferRequest(
         name,
         await bodies.read(headers, receive),
         version,
-        headers.get(HEADER_LENGTH.encode(), b"").decode("latin-1"),
+        None if length is None else length.decode("latin-1"),
         headers.get(b"content-encoding", b"").decode("latin-1"),
         query.decode("latin-1"),
     )

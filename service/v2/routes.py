@@ -13,7 +13,7 @@ from service.problems import JSON
 from service.settings import Settings
 from service.v2 import models
 from service.v2.envelope import Envelope
-from service.v2.outputs import InferAnswer
+from service.v2.outputs import BINARY, InferAnswer
 from service.v2.queue import queued
 from service.v2.refusal import Refusal
 from service.v2.request import read_infer_request
@@ -54,7 +54,7 @@ _BODY = {
         "required": True,
         "content": {
             JSON: {"schema": {"$ref": "#/components/schemas/Envelope"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            BINARY: {"schema": {"type": "string", "format": "binary"}},
         },
     },
 }
@@ -119,6 +119,7 @@ def _add_models(app: FastAPI, live: Live) -> None:
 
 def _add_infer(app: FastAPI, live: Live, batching: Batching, bodies: Bodies, settings: Settings) -> None:
     declared = _declared("Score records", InferAnswer, 400, 404, 413, 415, 503)
+    declared["responses"][200]["content"][BINARY] = {"schema": {"type": "string", "format": "binary"}}
     declared["openapi_extra"] = _BODY | declaring("score")
 
     async def answered(request: Request, name: str, version: str | None) -> Response:
