@@ -5,7 +5,7 @@ import json
 from tests.corpus.case import GOOD, LINES, SCORE, Case, bare, post, records
 
 _ONE = records(GOOD)
-_INVALID = "Invalid HTTP request received."
+_INVALID = "expected an HTTP/1.1 request, got other bytes"
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _HOST = b"host: pumps\r\nconnection: close\r\n"
 _SMUGGLED = b"GET /v1/models HTTP/1.1\r\nhost: pumps\r\n\r\n"
@@ -20,7 +20,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _no_http(name: str, request: bytes) -> Case:
-    return Case(name, request, 400, None, _INVALID)
+    return Case(name, request, 400, "not-http", _INVALID)
 
 
 _LINES: dict[str, bytes] = {
