@@ -26,8 +26,10 @@ from service.v2.refusal import in_form_of
 
 MAX_HEAD_BYTES = 64 * 1024  # a longer head that comes in pieces is refused; of one that comes at once the headers count
 MAX_HEADERS = 128  # chosen: a client behind several proxies sends some 40
+MAX_AHEAD = 16  # requests that wait for the answer to one before them: each takes 9 kB (2026-11-25). Chosen
 IDLE_S = 75  # between two requests: longer than balancers keep theirs, so that it is they who close. Chosen
 _MAX_UNREAD_BYTES = 1 << 20  # of a body whose request has been answered without it; chosen
+_OF_A_BODY = (b"content-length", b"transfer-encoding")
 _SPARE_S = 2.0  # the deadline of connections beyond the limit; chosen
 # At a stop, for the request that a client may be sending just now on an open connection: it would be lost. Chosen
 _LAST_REQUEST_S = 1.0
@@ -184,10 +186,21 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is whole."""
-        if len(self.headers) > MAX_HEADERS:
-            self._fault = ("head-too-large", f"expected at most {MAX_HEADERS} headers, got {len(self.headers)}")
-            raise ValueError(self._fault[1])  # ends the parsing, which leads to `send_400_response`
+        fault = self._fault_of_head()
+        if fault is not None:
+            self._fault = fault
+            raise ValueError(fault[1])  # ends the parsing, which leads to `send_400_response`
         HttpToolsProtocol.on_headers_complete(self)
+
+    def _fault_of_head(self) -> tuple[Kind, str] | None:
+        if len(self.headers) > MAX_HEADERS:
+            return "head-too-large", f"expected at most {MAX_HEADERS} headers, got {len(self.headers)}"
+        if len(self.pipeline) >= MAX_AHEAD:
+            return "head-too-large", f"expected at most {MAX_AHEAD} requests ahead of their answers, got more"
+        if self.parser.should_upgrade() and any(name in _OF_A_BODY for name, _ in self.headers):
+            # The parser leaves out the body of such a request, and would take it for the next one.
+            return "not-http", "expected a body without the header Upgrade, got both; HTTP/1.1 alone is spoken here"
+        return None
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Refuses what cannot be parsed."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.connections import MAX_AHEAD
 from tests.bundles import normal_records, odd_record
 from tests.service.conftest import Scrape, Start
 from tests.service.process import HEAD, ask, raw
@@ -22,6 +23,7 @@ STREAM = (
     b"content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 HEALTH = b"GET /healthz/live HTTP/1.1\r\nhost: x\r\n\r\n"
+LAST = HEALTH[:-2] + b"connection: close\r\n\r\n"
 
 
 @pytest.fixture
@@ -69,6 +71,11 @@ def chunk(part: bytes) -> bytes:
 def rejected(port: int, reason: str) -> float:
     found = Scrape(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
     return found.value("nelbo_requests_rejected_total", reason=reason)
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process has in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 # --- who sends slowly --------------------------------------------------------------------------------
@@ -236,6 +243,36 @@ def test_a_head_that_is_too_large_gets_431_or_the_end(head: bytes, start: Start,
     found = the_rest(connection)
     assert found[:13] in (b"HTTP/1.1 431 ", b"")
     assert rejected(port, "head-too-large") == 1
+
+
+def test_requests_far_ahead_of_their_answers_end_the_connection_and_take_no_memory(
+    start: Start, held: ExitStack
+) -> None:
+    process, port = start()
+    ask(port, "/v1/models/pumps")
+    assert raw(port, HEALTH * (MAX_AHEAD - 1) + LAST).count(b"alive\n") == MAX_AHEAD
+    before = memory_of(process.pid)
+    for _ in range(3):
+        connection = connected(held, port, receive_buffer=4096)
+        with suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 14_000)
+        assert the_rest(connection) == b""
+    assert rejected(port, "head-too-large") == 3
+    assert memory_of(process.pid) - before < 20 * 2**20  # it was 120 MB for each
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"content-length: 2\r\n\r\n{}", b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+    ids=["whole", "in chunks"],
+)
+def test_a_body_beside_an_upgrade_is_refused_and_not_taken_for_a_request(body: bytes, start: Start) -> None:
+    _, port = start()
+    upgrade = b"connection: upgrade\r\nupgrade: h2c\r\n"  # as Java's HttpClient sends it
+    found = raw(port, HEAD + upgrade + body, LAST)
+    assert (found[:13], found.count(b"alive\n")) == (b"HTTP/1.1 400 ", 0)
+    assert b"without the header Upgrade" in found
+    assert raw(port, LAST[:-2].replace(b"close", b"close, upgrade") + b"upgrade: h2c\r\n\r\n").count(b"alive\n") == 1
 
 
 def test_bytes_that_are_no_http_are_told_so_and_not_logged(start: Start) -> None:

@@ -144,7 +144,7 @@ def test_after_the_stop_connections_are_refused_and_not_reset(start: Start) -> N
             (
                 *("connection_made", "connection_lost", "data_received", "on_headers_complete", "send_400_response"),
                 *("pause_writing", "shutdown", "app_state", "cycle", "flow", "headers", "logger", "pipeline"),
-                *("scope", "timeout_keep_alive_task", "transport"),
+                *("parser", "scope", "timeout_keep_alive_task", "transport"),
             ),
         ),
         (httptools_impl.RequestResponseCycle, ("body", "keep_alive", "more_body", "response_complete")),
