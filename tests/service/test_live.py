@@ -471,6 +471,30 @@ def test_a_look_is_dated_only_where_the_store_could_be_read(tmp_path: Path) -> N
     assert live.looked_at() == 1000.0
 
 
+def test_a_look_takes_no_model_for_gone_that_was_loaded_meanwhile_for_being_new(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+
+    class Growing(Store):
+        """In which a model appears, and is asked for, while it is looked through."""
+
+        def names(self) -> list[str]:
+            found = super().names()
+            if "fans" not in found and live.looked_at() is not None:
+                write_tiny_bundle(tmp_path, "fans", version="1")
+                reload = threading.Thread(target=live.reload, args=("fans",))
+                reload.start()
+                reload.join(0.5)
+                begun.append(reload)
+            return found
+
+    begun: list[threading.Thread] = []
+    live = Live(Growing(tmp_path))
+    for look in (live.load_all, live.follow, live.follow):
+        look()
+    begun[0].join(30)
+    assert (served(live, "fans"), state_of(live, "fans").failure) == ("1", None)
+
+
 # --- strangers' bundles ------------------------------------------------------------------------------
 
 
