@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nelbo import probe, trial
 from nelbo.errors import BundleError, SchemaChangedError, StoreWriteError, UnknownVersionError
 from nelbo.probe import Limits, Probe
 from nelbo.store import Store
@@ -493,6 +494,25 @@ def test_a_look_takes_no_model_for_gone_that_was_loaded_meanwhile_for_being_new(
         look()
     begun[0].join(30)
     assert (served(live, "fans"), state_of(live, "fans").failure) == ("1", None)
+
+
+def test_a_version_that_could_not_be_probed_is_tried_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions(tmp_path, "1")
+    failures, start = [OSError(11, "Resource temporarily unavailable")], trial.start
+
+    def failing() -> trial.Process:
+        if failures:
+            raise failures.pop()
+        return start()
+
+    monkeypatch.setattr(trial, "start", failing)
+    monkeypatch.setattr(probe, "_held", set())
+    live = loaded(tmp_path)
+    assert "the probe could not be started" in live.problems()[0]
+    live.follow()
+    assert live.problems() == []
 
 
 # --- strangers' bundles ------------------------------------------------------------------------------
