@@ -219,7 +219,8 @@ class Live:
             with suppress(NelboError):
                 folder = self.store.live(name)
                 marks = marks.at(folder)
-                if read_manifest(folder, self._trust).digest == state.scorer.bundle.digest:
+                served = state.scorer.bundle
+                if (folder.name, read_manifest(folder, self._trust).digest) == (served.version, served.digest):
                     self._marks[name] = marks
                     return
         self.load(name)

@@ -91,7 +91,18 @@ def test_a_load_that_fails_keeps_the_old_version_serving(tmp_path: Path) -> None
 def test_a_bundle_under_another_models_name_is_refused(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path, "fans")
     shutil.move(tmp_path / "fans", tmp_path / "pumps")
-    assert "the manifest says it is of model 'fans', expected 'pumps'" in loaded(tmp_path).problems()[0]
+    assert ": the manifest says it is 'fans@" in loaded(tmp_path).problems()[0]
+
+
+def test_a_version_under_another_ones_name_is_refused(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    shutil.copytree(tmp_path / "pumps" / "1", tmp_path / "pumps" / "2")
+    with pytest.raises(BundleError, match="bundle 'pumps@2': the manifest says it is 'pumps@1'"):
+        live.promote("pumps", "2")
+    (tmp_path / "pumps" / "aliases.json").write_text('{"live": "2"}')  # by hand
+    live.follow()
+    assert "it is 'pumps@1'" in str(state_of(live).failure)
 
 
 def test_an_alias_that_points_nowhere_is_a_failure_of_its_model(tmp_path: Path) -> None:
