@@ -102,11 +102,11 @@ class Store:
 
         Raises:
             UnknownVersionError: there is none; the text lists what there is.
+            StoreError: that cannot be told.
         """
         versions = self.versions(name)
         if not versions:
-            known = ", ".join(self.names()) or "none"
-            raise UnknownVersionError(f"no model '{name}' in {self.root}; there: {known}")
+            raise UnknownVersionError(f"no model '{name}' in {self.root}; there: {self._known()}")
         aliases = self.aliases(name)
         if version == PREVIOUS and PREVIOUS not in aliases:
             raise UnknownVersionError(f"model '{name}' in {self.root} has no previous version to go back to")
@@ -117,6 +117,12 @@ class Store:
                 + (f"; aliases: {', '.join(sorted(aliases))}" if aliases else "")
             )
         return self.root / name / wanted
+
+    def _known(self) -> str:
+        try:
+            return ", ".join(self.names()) or "none"
+        except OSError as error:
+            raise StoreError(f"{self.root}: cannot be read: {error.strerror}") from error
 
     # --- changing -------------------------------------------------------------------------------------
 

@@ -64,6 +64,16 @@ def test_promoted_alias_becomes_the_version_it_names(tmp_path: Path) -> None:
     assert models.aliases("pumps") == {"live": OLD, "previous": NEW}
 
 
+def test_store_that_cannot_be_looked_through_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Store) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    models = store(tmp_path, f"pumps@{OLD}")
+    monkeypatch.setattr(Store, "names", denied)
+    with pytest.raises(StoreError, match="cannot be read: Permission denied"):
+        models.live("fans")
+
+
 def test_unknown_model_and_version_are_refused_with_what_there_is(tmp_path: Path) -> None:
     models = store(tmp_path, f"pumps@{OLD}", f"fans@{NEW}")
     with pytest.raises(StoreError) as info:
