@@ -16,10 +16,10 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nelbo.admission import admit
+from nelbo.bounds import first_fault, too_much
 from nelbo.calibration import CalibrationFile, parse_calibration
 from nelbo.drift import Reference, misfit, parse_reference
 from nelbo.errors import BundleError, SchemaError
-from nelbo.faults import first_fault, too_much
 from nelbo.folder import Folder, opened
 from nelbo.schema import Schema, parse_schema
 

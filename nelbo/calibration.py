@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from nelbo.bounds import Many, first_fault
 from nelbo.errors import BundleError, CalibrationError
 from nelbo.extremes import Tail
-from nelbo.faults import Many, first_fault
 from nelbo.intervals import Interval
 from nelbo.segments import Segments
 

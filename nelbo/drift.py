@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
 
+from nelbo.bounds import Many, first_fault
 from nelbo.errors import BundleError
-from nelbo.faults import Many, first_fault
 from nelbo.records import Batch
 from nelbo.schema import Column, Schema
 
