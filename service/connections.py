@@ -159,7 +159,7 @@ class Connection(HttpToolsProtocol):
         self._seen: tuple[object, ...] = ()
         self.since = 0.0
         self._n_pauses = self._n_unused = 0
-        self._is_cut = False
+        self._is_cut = self._is_refused = False
         self._fault: tuple[Kind, str] = ("not-http", "expected an HTTP/1.1 request, got other bytes")
 
     # --- what uvicorn and its transport call --------------------------------------------------------
@@ -176,6 +176,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; those that are of no body add up, so that a head without an end takes no memory."""
+        if self._is_refused:
+            return
         cycle = self.cycle
         n_before = 0 if cycle is None else len(cycle.body)
         HttpToolsProtocol.data_received(self, data)
@@ -295,10 +297,14 @@ class Connection(HttpToolsProtocol):
             self.refuse("head-too-large", f"expected a head of at most {MAX_HEAD_BYTES} bytes, got more")
 
     def refuse(self, kind: Kind, detail: str) -> None:
-        """Ends the connection; with an answer where no other one has begun."""
+        """Ends the connection; with an answer where no other one has begun or is due."""
         if self.transport.is_closing():
             return
         self._connections.reject(kind)
+        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            # It is not about this request, which is whole: its client would take the refusal for its answer.
+            self.cycle.keep_alive, self._is_refused = False, True
+            return
         is_answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if is_answering or self.pipeline:
             self.transport.abort()
