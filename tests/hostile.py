@@ -509,6 +509,24 @@ READ: dict[str, Hostile] = {
         edited("calibration.json", lambda c: c.update(scores={"score": [], "elbo": [], "reconstruction_error": []})),
         "calibration.json",
     ),
+    "a calibration of no time": Hostile(
+        edited("calibration.json", lambda c: c.update(created="yesterday")), "calibration.json: created: "
+    ),
+    "a calibration of a time of nowhere": Hostile(
+        edited("calibration.json", lambda c: c.update(created="2026-01-01T00:00:00")),
+        "calibration.json: created: '2026-01-01T00:00:00' is a time without an offset",
+    ),
+    "a reference of more records than numbers tell apart": Hostile(
+        edited("reference.json", lambda r: r.update(n_records=10**400)),
+        "reference.json: expected 1 to 9007199254740992",
+    ),
+    "a reference of no record": Hostile(
+        edited("reference.json", lambda r: r.update(n_records=0)), "reference.json: expected 1 to 9007199254740992"
+    ),
+    "a reference that misses more records than there are": Hostile(
+        edited("reference.json", lambda r: r["fields"]["rpm"].update(missing=401)),
+        "reference.json: field 'rpm' counts other than the 400 records",
+    ),
     "a reference of negative counts": Hostile(
         edited("reference.json", lambda r: r["fields"]["pressure"].update(counts=[-1] * 21)), "reference.json"
     ),
