@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from nelbo.bundle import MANIFEST, NAME, replace_file
+from nelbo.bundle import MANIFEST, NAME, VERSION, replace_file
 from nelbo.errors import BundleError, StoreError, StoreWriteError, UnknownVersionError
 from nelbo.folder import opened
 from nelbo.lock import locked
@@ -48,7 +48,7 @@ class Store:
             return True
 
     def versions(self, name: str) -> list[str]:
-        """A model's versions, oldest first; unfinished exports are none.
+        """A model's versions, oldest first; unfinished exports are none, nor is what no version may be called.
 
         Raises:
             StoreError: they cannot be read.
@@ -61,7 +61,7 @@ class Store:
     def _versions(self, name: str) -> Iterator[str]:
         folder = self.root / name
         if NAME.fullmatch(name) is not None and folder.is_dir():
-            entries = (path for path in folder.iterdir() if not path.name.startswith("."))
+            entries = (path for path in folder.iterdir() if VERSION.fullmatch(path.name))
             yield from (path.name for path in entries if (path / MANIFEST).is_file())
 
     def aliases(self, name: str) -> dict[str, str]:

@@ -30,6 +30,12 @@ def test_names_and_versions_leave_out_what_is_unfinished_or_no_model(tmp_path: P
     assert models.versions("pumps") == [OLD, NEW]
 
 
+@pytest.mark.parametrize("name", [b"\xff1", b"zz\n", b"z z", b"z" * 64])
+def test_folder_of_a_name_that_no_version_may_have_is_none(name: bytes, tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@{os.fsdecode(name)}")
+    assert (models.versions("pumps"), models.live("pumps").name) == ([OLD], OLD)
+
+
 @pytest.mark.parametrize("name", ["..", "", "pumps/..", "."])
 def test_name_that_is_none_has_no_versions(tmp_path: Path, name: str) -> None:
     assert store(tmp_path / "models", f"pumps@{OLD}").versions(name) == []
