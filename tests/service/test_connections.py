@@ -214,6 +214,42 @@ def cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:13])) / 100
 
 
+# --- many requests at once ---------------------------------------------------------------------------
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_turn_and_of_thousands_the_first(
+    start: Start, held: ExitStack
+) -> None:
+    _, port = start()
+    ask(port, "/v1/models/pumps")
+    last = HEALTH.replace(b"host: x", b"host: x\r\nconnection: close")
+    assert the_rest(connected(held, port, 15 * HEALTH + last)).count(b"alive\n") == 16
+    connection = connected(held, port)
+    with suppress(ConnectionError):
+        connection.sendall(5_000 * HEALTH)
+    assert the_rest(connection).count(b"alive\n") <= 17
+
+
+def test_requests_without_end_take_no_memory_and_keep_nobody_waiting(start: Start, held: ExitStack) -> None:
+    process, port = start()
+    ask(port, "/v1/models/pumps")
+    before = memory_mib(process.pid)
+    for _ in range(50):
+        connection = connected(held, port)
+        connection.setblocking(False)
+        with suppress(ConnectionError, BlockingIOError):
+            for _ in range(100):
+                connection.sendall(3_000 * b"GET /x HTTP/1.1\r\n\r\n")
+    started = time.monotonic()
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz/live", timeout=60).text == "alive\n"
+    assert time.monotonic() - started < 5
+    assert memory_mib(process.pid) - before < 100
+
+
+def memory_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 # --- what is no request ------------------------------------------------------------------------------
 
 
