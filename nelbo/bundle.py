@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 NEEDED = ("schema.json", "score.onnx", "calibration.json", "reference.json", "golden.ndjson")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial-"  # a folder that an export has not finished; nothing reads it
 _ZEROS = "0" * 64
@@ -284,7 +284,7 @@ def _parse_manifest(text: bytes, folder: Path) -> Manifest:
     except ValidationError as error:
         place, detail = first_fault(error)
         raise BundleError(f"bundle {folder}: {MANIFEST}: {place}: {detail}") from error
-    if _VERSION.fullmatch(manifest.version) is None:
+    if VERSION.fullmatch(manifest.version) is None:
         raise BundleError(f"bundle {folder}: {MANIFEST}: '{manifest.version}' is not a version")
     if _DIGEST.fullmatch(manifest.digest) is None or _own_digest(text, manifest.digest) != manifest.digest:
         raise BundleError(f"bundle {folder}: {MANIFEST} does not match its own digest; it was changed after export")

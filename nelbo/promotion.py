@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from nelbo.bundle import read_bundle
 from nelbo.changes import changes, refuse_changes
 from nelbo.errors import BundleError, SchemaError, StoreError
+from nelbo.folder import opened
 from nelbo.probe import Probe
-from nelbo.schema import Schema, read_schema
+from nelbo.schema import Schema, parse_schema
 from nelbo.scoring import Scorer
 from nelbo.store import LIVE, PREVIOUS, Store
 
 if TYPE_CHECKING:
     from nelbo.trust import Trust
+
+_MOST_BYTES = 16 * 2**20  # of a schema, as of one in a bundle that is read
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,9 @@ def refuse_other_schema(store: Store, name: str, version: str, schema: Schema) -
     """
     try:
         live = store.live(name)
-        served = read_schema(live / "schema.json")
-    except (StoreError, SchemaError):
+        with opened(live) as inside:
+            served = parse_schema(inside.read("schema.json", _MOST_BYTES), f"bundle {live}: schema.json")
+    except (StoreError, BundleError, SchemaError):
         return
     refuse_changes(f"{name}@{version}", changes(served, schema), f"{name}@{live.name}")
 

@@ -1,5 +1,6 @@
 """A bundle becomes a scorer that may serve: verified, probed, replayed and warmed before it does."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from nelbo.promotion import verified
 from nelbo.records import take
 from nelbo.results import results
 from nelbo.scoring import CHUNK, Scorer
+from nelbo.watch import Watch
 
 if TYPE_CHECKING:
     from nelbo.trust import Trust
@@ -44,4 +46,7 @@ def _warm_up(scorer: Scorer) -> None:
     body = msgspec.json.encode({"records": [scorer.bundle.golden[0].record]})
     batch, _ = scorer.decoder.together([body, body], max_records=1)
     results(scorer, scorer.score(batch), "all")
-    scorer.score(take(batch, np.zeros(CHUNK, dtype=np.intp)))  # the memory of a whole chunk
+    scored = scorer.score(take(batch, np.zeros(CHUNK, dtype=np.intp)))  # the memory of a whole chunk
+    watch = Watch(scorer, np.random.default_rng(0))
+    watch.add(scored)
+    watch.verdict(datetime.now(UTC))  # as many records as a judgement needs

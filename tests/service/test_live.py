@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from nelbo import probe, trial
 from nelbo.errors import BundleError, SchemaChangedError, StoreWriteError, UnknownVersionError
 from nelbo.probe import Limits, Probe
 from nelbo.store import Store
+from nelbo.verdict import Verdict
+from nelbo.watch import Watch
 from service import logs
 from service.live import CrowdedError, Live, ModelState
 from service.loading import load_scorer
@@ -74,6 +77,24 @@ def test_a_model_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     live = loaded(tmp_path)
     assert list(live.scorers()) == ["pumps"]
     assert "score.onnx does not match its digest" in live.problems()[0]
+
+
+def test_a_model_whose_watch_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_bundle(tmp_path, "fans")
+    write_tiny_bundle(tmp_path, "pumps")
+    verdict = Watch.verdict
+
+    def fails(watch: Watch, now: datetime) -> Verdict:
+        if watch._bundle.name == "fans":
+            raise ZeroDivisionError
+        return verdict(watch, now)
+
+    monkeypatch.setattr(Watch, "verdict", fails)
+    live = loaded(tmp_path)
+    assert (list(live.scorers()), live.problems()) == (
+        ["pumps"],
+        ["model 'fans': model 'fans' cannot be loaded: ZeroDivisionError: "],
+    )
 
 
 def test_a_load_that_fails_keeps_the_old_version_serving(tmp_path: Path) -> None:
