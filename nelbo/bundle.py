@@ -1,13 +1,15 @@
 """A bundle: the folder that an export writes and a scorer reads; ONNX and JSON, never code."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +23,14 @@ from nelbo.drift import Reference, parse_reference
 from nelbo.errors import BundleError, SchemaError
 from nelbo.schema import Schema, parse_schema
 
+if sys.platform != "win32":
+    import fcntl
+
 FORMAT: Literal[1] = 1
 MANIFEST = "manifest.json"
 NEEDED = ("schema.json", "score.onnx", "calibration.json", "reference.json", "golden.ndjson")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_PARTIAL = ".partial-"  # a folder that an export has not finished; nothing reads it
+_PARTIAL = ".partial-"  # what is not finished begins so: a folder of an export, a file; nothing reads it
 _ZEROS = "0" * 64
 _MAX_BYTES = 256 * 2**20  # no tabular model comes near; guards the memory of whoever loads a stranger's bundle
 
@@ -256,12 +261,14 @@ def write_bundle(models: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     target = models / check_name(manifest.name) / manifest.version
     partial = target.parent / f"{_PARTIAL}{manifest.version}-{secrets.token_hex(4)}"
     try:
-        partial.mkdir(parents=True)
-        for name, data in contents.items():
-            _write_durably(partial / name, data)
-        _sync_folder(partial)
-        partial.rename(target)
-        _sync_folder(target.parent)
+        _make_folder(target.parent)
+        with _writing_in(target.parent, f"{_PARTIAL}*"):
+            partial.mkdir()
+            for name, data in contents.items():
+                _write_durably(partial / name, data)
+            sync_folder(partial)
+            partial.rename(target)
+            sync_folder(target.parent)
     except OSError as error:
         _remove(partial)
         raise BundleError(f"bundle {target}: cannot be written: {error.strerror}") from error
@@ -269,6 +276,14 @@ def write_bundle(models: Path, manifest: Manifest, files: Mapping[str, bytes]) -
         _remove(partial)
         raise
     return target
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; their names are on the disk before anything is in it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def _remove(partial: Path) -> None:
@@ -281,12 +296,47 @@ def _remove(partial: Path) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Replaces a small file, so that a reader sees the old one or the new one and nothing between."""
     partial = path.with_name(f"{_PARTIAL}{path.name}-{secrets.token_hex(4)}")
+    with _writing_in(path.parent, f"{_PARTIAL}{glob.escape(path.name)}-????????"):
+        try:
+            _write_durably(partial, data)
+            partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing_in(folder: Path, left: str) -> Iterator[None]:
+    """While something is written in a folder; before, what killed processes have left there is removed.
+
+    Whoever writes shares a lock on the folder, which the system takes back from a process that is killed: who gets it
+    alone knows that nobody is writing what lies there. Where the file system has no locks, it stays.
+
+    Args:
+        folder: that is there.
+        left: pattern of the names of what is not finished.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _write_durably(partial, data)
-        partial.replace(path)
-        _sync_folder(path.parent)
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in list(folder.glob(left)):
+                    _discard(path)
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    """Removes a file or folder, which is another's first: should somebody be writing it after all, he is told."""
+    if path.is_dir():
+        path = path.rename(path.with_name(f"{_PARTIAL}{secrets.token_hex(8)}"))
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -296,7 +346,8 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

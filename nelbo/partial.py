@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import msgspec
 
+from nelbo.bundle import sync_folder
 from nelbo.errors import TableError
 from nelbo.schema import Schema
 from nelbo.scoring import Scored
@@ -154,10 +155,11 @@ class Partial:
             self._file.write(self._form.tail(self._notes))
             _on_disk(self._file)
             (self.folder / "output").replace(self.output)
-            if is_remembered:
+            sync_folder(self.output.parent)
+            shutil.rmtree(self.folder)
+            if is_remembered:  # last, since a later run does not look at what it finds finished
                 done = _Done(self._identity, stamp(self.output), self.tally)
                 _done_of(self.output).write_bytes(msgspec.json.encode(done))
-            shutil.rmtree(self.folder)
 
     def close(self) -> None:
         """Leaves it as it is, for another run; unless there is nothing of it."""
