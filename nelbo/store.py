@@ -43,6 +43,8 @@ class Store:
             StoreError: the file is there and cannot be read.
         """
         path = self.root / name / ALIASES
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise StoreError(f"{path}: expected a file")
         try:
             return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
         except FileNotFoundError:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from service.log_writer import LogWriter
 from service.settings import LogLevel
 
 _LOGGER = logging.getLogger("nelbo")
@@ -45,7 +46,7 @@ def trace_id_of(traceparent: str) -> str | None:
 
 def configure(level: LogLevel) -> None:
     """Sends every log line of the process through the JSON form."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -4,6 +4,7 @@
 threads: each step is a fork of it.
 """
 
+import argparse
 import io
 import json
 import logging
@@ -140,42 +141,46 @@ def _said(work: Callable[[], object], shim: Shim) -> Ended:
 # --- loops -------------------------------------------------------------------------------------------
 
 
-def loop(name: str, work: Work, failures: Sequence[Kill | Refusal]) -> Found:
-    """Lets each file operation of some work fail, in each way."""
+def loop(name: str, work: Work, failures: Sequence[Kill | Refusal], *, reads: bool = True) -> Found:
+    """Lets each file operation of some work fail, in each way.
+
+    Args:
+        name: of the loop.
+        work: that is done.
+        failures: the ways.
+        reads: also operations that change nothing.
+    """
     found = Found(name)
     for failure in failures:
         for at in range(1, _MOST_STEPS):
             with _prepared(work) as folder:
-                shim = Shim(folder, at, failure)
-                ended = in_child(partial(work.run, folder), shim)
+                shim = partial(Shim, folder, failure=failure, counts_reading=reads)
+                ended = in_child(partial(work.run, folder), shim(at))
                 if not ended.is_killed and len(ended.done) < at and ended.error is None:
                     break  # it is done before
                 found.steps[failure] = at
-                _look(found, f"{failure} at {at}", work, folder, ended)
+                step = f"{failure} at {at}"
+                if not ended.is_told:
+                    found.not_told.append(f"{step}: {ended.error}")
                 if work.is_killed_twice:
-                    in_child(partial(work.run, folder), Shim(folder, max(1, at // 2), failure))
-                _run_again(found, f"{failure} at {at}", work, folder)
+                    _look(found.half_visible, step, partial(work.check, folder))
+                    in_child(partial(work.run, folder), shim(max(1, at // 2)))
+                _look(found.half_visible, step, partial(work.check, folder))
+                _look(found.not_healed, step, partial(_run_again, work, folder))
         else:
             raise AssertionError(f"{name} with {failure} has no end")
     return found
 
 
-def _look(found: Found, step: str, work: Work, folder: Path, ended: Ended) -> None:
-    if not ended.is_told:
-        found.not_told.append(f"{step}: {ended.error}")
-    seen = in_child(partial(work.check, folder))
-    if seen.error is not None:
-        found.half_visible.append(f"{step}: {seen.error}")
-
-
-def _run_again(found: Found, step: str, work: Work, folder: Path) -> None:
-    def run() -> None:
-        work.run(folder)
-        work.is_done(folder)
-
-    ended = in_child(run)
+def _look(problems: list[str], step: str, at: Callable[[], object]) -> None:
+    ended = in_child(at)
     if ended.error is not None:
-        found.not_healed.append(f"{step}: {ended.error}")
+        problems.append(f"{step}: {ended.error}")
+
+
+def _run_again(work: Work, folder: Path) -> None:
+    work.run(folder)
+    work.is_done(folder)
 
 
 @contextmanager
@@ -205,7 +210,7 @@ class Stores:
     """
 
     def __init__(self, kept: Path) -> None:
-        self._kept = kept
+        self.kept = kept
         for version, seed in ((OLD, 0), (NEW, 1)):
             write_tiny_bundle(kept, version=version, seed=seed)
         self._digests = {read_bundle(kept / "pumps" / version).digest for version in (OLD, NEW)}
@@ -223,12 +228,12 @@ class Stores:
         }
 
     def _old(self, root: Path) -> None:
-        shutil.copytree(self._kept / "pumps" / OLD, root / "models" / "pumps" / OLD)
+        shutil.copytree(self.kept / "pumps" / OLD, root / "models" / "pumps" / OLD)
         (root / "models" / "pumps" / "aliases.json").write_text(json.dumps({"live": OLD}))
 
     def _both(self, root: Path) -> None:
         self._old(root)
-        shutil.copytree(self._kept / "pumps" / NEW, root / "models" / "pumps" / NEW)
+        shutil.copytree(self.kept / "pumps" / NEW, root / "models" / "pumps" / NEW)
 
     def _export(self, root: Path) -> None:
         store, manifest = Store(root / "models"), self._manifest
@@ -397,21 +402,21 @@ def works(kept: Path) -> dict[str, Callable[[], dict[str, Work]]]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Loops over all works of a group, and prints a line of JSON for each; 1 where something is seen that should not be.
-
-    Args:
-        arguments: the group, and the ways of failing, or none for all.
-    """
-    group, *failures = arguments
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Loops over all works of a group, and prints a line of JSON for each; 1 where something is seen that should not be."""
+    parser = argparse.ArgumentParser(prog="python -m tests.kills")
+    parser.add_argument("group", choices=["store", "score", "calibrate"])
+    parser.add_argument("failures", nargs="*", default=[*KILLS, *REFUSALS])
+    parser.add_argument("--changes", action="store_true", help="only operations that change something")
+    asked = parser.parse_args(arguments)
     holds = True
     with tempfile.TemporaryDirectory(prefix="nelbo-kills-") as kept:
-        for name, work in works(Path(kept))[group]().items():
-            found = loop(name, work, [failure for failure in (*KILLS, *REFUSALS) if failure in failures or not failures])
+        for name, work in works(Path(kept))[asked.group]().items():
+            found = loop(name, work, asked.failures, reads=not asked.changes)
             print(json.dumps(asdict(found)), flush=True)  # noqa: T201
             holds = holds and found.holds
     return 0 if holds else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

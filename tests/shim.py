@@ -54,12 +54,14 @@ class Shim:
         at: which operation fails, from 1; 0 for none.
         failure: how. "kill" ends the process. "power" too, and takes back what was not synced, names and contents;
             "torn" leaves the names, as file systems do that write these first. Others are errors of the system.
+        counts_reading: also operations that change nothing.
         done: the operations so far.
     """
 
     root: Path
     at: int = 0
     failure: Kill | Refusal = "kill"
+    counts_reading: bool = True
     done: list[Operation] = field(default_factory=list)
     _dirty: set[int] = field(default_factory=set)  # inodes of files whose bytes are not on the disk
     _undo: list[tuple[str, Callable[[], object]]] = field(default_factory=list)  # folders whose names are not
@@ -70,6 +72,8 @@ class Shim:
         Raises:
             OSError: it does.
         """
+        if is_reading and not self.counts_reading:
+            return
         self.done.append(Operation(name, str(path)))
         n = len(self.done)
         if not self.at or n < self.at or (n > self.at and self.failure not in _LASTING):

@@ -16,10 +16,10 @@ def test_settings_have_defaults_that_listen_on_this_machine_alone() -> None:
     )
 
 
-def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NELBO_MODELS", "/data/models")
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NELBO_MODELS", str(tmp_path))
     monkeypatch.setenv("NELBO_MAX_RECORDS", "7")
-    assert read_settings().models == Path("/data/models")
+    assert read_settings().models == tmp_path
     assert read_settings().max_records == 7
 
 
