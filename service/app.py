@@ -18,6 +18,7 @@ from nelbo.resources import read_resources
 from nelbo.store import Store
 from service import catalog
 from service.answer import ScoreAnswer
+from service.apart import Apart
 from service.batching import Batching
 from service.body import headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
@@ -49,6 +50,7 @@ class Service:
         self.metrics = Metrics(self.live)
         self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
+        self.apart = Apart()
         self.metrics.watch_queue(lambda: self.batching.n_queued)
         self.streams = Streams(
             self.live,
@@ -182,8 +184,8 @@ def _add_models(app: FastAPI, service: Service) -> None:
         tags=["models"],
         responses=responses(Versions, 404, 503),
     )
-    def versions(name: str) -> Response:  # not async: it reads the store, which may be slow
-        return _json(catalog.versions(live, name))
+    async def versions(name: str) -> Response:
+        return _json(await service.apart.read(lambda: catalog.versions(live, name)))
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
