@@ -16,11 +16,17 @@ SCHEMA ?=
 BUNDLES ?= build/bundles
 PEERS ?= build/peers
 PARTS ?=
+AUDIT ?=
+IMAGE ?= build/image
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Of each library the digests of all its files, so that a lock serves every processor; no word of where they come from.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make lock" \
+  --python-version 3.11 --python-platform linux -c constraints.txt
+INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -33,6 +39,35 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --quiet --offline --persona auditor --strict-collection deploy/actions/verify-bundle/*.yml
+
+# What the images are installed from, of pyproject.toml and constraints.txt: run it after a change of either. A library that
+# constraints.txt does not name gets its newest version, which then belongs there too.
+lock: $(VENV)/.dev
+	$(PIP) uv
+	$(LOCK) --extra service pyproject.toml -o requirements/service.txt
+	$(LOCK) --extra training pyproject.toml --no-emit-package torch -o requirements/training.txt
+	echo hatchling cyclonedx-bom | tr ' ' '\n' | $(LOCK) - -o requirements/build.txt
+	echo pyarrow | $(LOCK) - -o requirements/pyarrow.txt
+
+# Known vulnerabilities of everything pinned; fails too where nothing could be looked up. AUDIT="--vulnerability-service osv"
+# asks another service, AUDIT="--ignore-vuln ID" passes one that was judged.
+audit: $(VENV)/.dev
+	@mkdir -p build
+	@echo '$(firstword $(TORCH))' > build/torch.txt
+	$(BIN)/python -m supply.audit requirements/*.txt constraints.txt build/torch.txt $(AUDIT)
+
+# The environment that an image of the service gets, made here without one, and its bill of materials:
+# $(IMAGE)/sbom.cdx.json
+sbom: $(VENV)/.dev
+	rm -rf $(IMAGE)
+	$(PYTHON) -m venv --without-pip $(IMAGE)/environment
+	$(INTO_IMAGE) --report $(IMAGE)/locked.json --only-binary :all: --require-hashes -r requirements/service.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(IMAGE) .
+	$(INTO_IMAGE) --report $(IMAGE)/nelbo.json --no-index $(IMAGE)/*.whl
+	$(BIN)/python -m supply.sbom $(IMAGE)/environment/bin/python --output $(IMAGE)/sbom.cdx.json \
+	  --reports $(IMAGE)/locked.json $(IMAGE)/nelbo.json
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -28,9 +28,33 @@ def test_a_plain_build_gives_the_service() -> None:
 
 
 def test_the_service_is_installed_without_what_only_training_needs() -> None:
-    assert re.findall(r"'\.\[(\w+)\]'", stage("build-service")) == ["service"]
-    assert re.findall(r"'\.\[(\w+)\]'", stage("build-training")) == ["training"]
+    assert re.findall(r"requirements/(\w+)\.txt", stage("build-service")) == ["service"]
+    assert re.findall(r"requirements/(\w+)\.txt", stage("build-training")) == ["training"]
     assert "TORCH" not in stage("build-service") + stage("service") + stage("run")
+
+
+def installs() -> list[str]:
+    """The options and requirements of each `pip install` of the Dockerfile."""
+    lines = DOCKERFILE.replace("\\\n", " ").splitlines()
+    commands = [" ".join(command.split()) for line in lines for command in line.split("&&")]
+    return [command.partition(" install ")[2] for command in commands if "/pip " in command and " install " in command]
+
+
+def test_nothing_but_torch_is_installed_without_a_digest() -> None:
+    locked = [
+        found for found in installs() if "--no-deps --only-binary :all: --require-hashes -r requirements/" in found
+    ]
+    built_here = [found for found in installs() if found.endswith("--no-deps --no-index /dist/*.whl")]
+    (other,) = [found for found in installs() if found not in locked + built_here]
+    assert (len(locked), len(built_here)) == (3, 2)
+    assert other.endswith("-c constraints.txt ${TORCH}")
+
+
+def test_both_images_carry_their_bill_of_materials() -> None:
+    for name in ("build-service", "build-training"):
+        assert "-m supply.sbom /opt/nelbo/bin/python --output /opt/nelbo/sbom.cdx.json" in stage(name)
+        reports = set(re.findall(r"--report (\S+)", stage(name)))
+        assert reports == set(re.findall(r"(?<= )/\S+\.json", stage(name).partition("--reports")[2]))
 
 
 def test_every_from_is_the_chosen_python_or_a_stage() -> None:
