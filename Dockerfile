@@ -71,8 +71,8 @@ ENV PATH=/opt/nelbo/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:
     ORT_DISABLE_TELEMETRY=1 \
     NELBO_MODELS=/models
 # The demo model, which a folder mounted at /models replaces. Owned by the user, so that a new volume, which
-# takes contents and owner from here, can be written by the training.
-RUN install -d -o 10001 -g 10001 /models
+# takes contents and owner from here, can be written by the training; and one at /keys by `nelbo keys`.
+RUN install -d -o 10001 -g 10001 /models && install -d -m 700 -o 10001 -g 10001 /keys
 COPY --chown=10001:10001 models/README.md /models/README.md
 COPY --chown=10001:10001 models/machines /models/machines
 USER 10001:10001

@@ -26,7 +26,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-c
   --python-version 3.11 --python-platform linux -c constraints.txt
 INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -159,6 +159,10 @@ bench-serving-peers: $(VENV)/.dev
 
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start
+
+# What an API key costs a request; two minutes on two idle cores, `wrk` installed.
+bench-access: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.access
 
 bench-mixed-traffic: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.mixed_traffic

@@ -52,17 +52,20 @@ class Prometheus:
 
 
 @contextmanager
-def watching(url: str, folder: Path, program: str = "prometheus") -> Iterator[Prometheus]:
+def watching(url: str, folder: Path, program: str = "prometheus", *, key: Path | None = None) -> Iterator[Prometheus]:
     """Starts a Prometheus that scrapes each second and evaluates the rules as often; stops it in the end.
 
     Args:
         url: of the service.
         folder: empty, for its files.
         program: Prometheus's own.
+        key: file of the API key that it sends; None for none.
     """
     config = yaml.safe_load((RULES / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"][0]["static_configs"] = [{"targets": [url.removeprefix("http://")]}]
+    if key is not None:
+        config["scrape_configs"][0]["authorization"] = {"credentials_file": str(key)}
     for name in config["rule_files"]:
         shutil.copy(RULES / name, folder / name)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -23,6 +23,7 @@ from pyarrow import ipc
 from nelbo.errors import RecordError, SchemaError, TableError, TooManyRecordsError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Schema
+from nelbo.spreadsheet import plain
 from nelbo.tables import batch_of, check_names, check_types
 
 _HEADER = 1 << 20  # bytes in which a header must end, as in files
@@ -309,7 +310,8 @@ def _reading(form: str) -> Iterator[None]:
 
 
 def csv_of(table: pa.Table) -> bytes:
-    """A table as comma-separated text with a header."""
+    """A table as comma-separated text with a header; a spreadsheet takes nothing in it for a formula."""
+    table = plain(table)
     names = io.StringIO()
     csv.writer(names, lineterminator="\n").writerow(table.column_names)
     sink = pa.BufferOutputStream()

@@ -293,11 +293,20 @@ def _remove(partial: Path) -> None:
         partial.parent.rmdir()
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replaces a small file, so that a reader sees the old one or the new one and nothing between."""
+def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Replaces a small file, so that a reader sees the old one or the new one and nothing between.
+
+    Args:
+        path: of the file.
+        data: all that it will hold.
+        mode: its permissions; None for what the process gives any file.
+    """
     partial = path.with_name(f"{_PARTIAL}{path.name}-{secrets.token_hex(4)}")
     with _writing_in(path.parent, f"{_PARTIAL}{glob.escape(path.name)}-????????"):
         try:
+            if mode is not None:
+                partial.touch(mode=0o600)  # nobody else reads it before it has them
+                partial.chmod(mode)
             _write_durably(partial, data)
             partial.replace(path)
             sync_folder(path.parent)

@@ -15,6 +15,7 @@ import typer
 
 from nelbo.errors import BundleError, NelboError
 from nelbo.store import find_bundle
+from nelbo.terminal import printable
 
 if TYPE_CHECKING:
     from nelbo.archive import Crew, Wish
@@ -89,7 +90,7 @@ def main() -> None:
     try:
         _app()()
     except NelboError as error:
-        typer.echo(f"nelbo: {error}", err=True)
+        typer.echo(printable(f"nelbo: {error}"), err=True)
         sys.exit(INPUT)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -100,7 +101,7 @@ def main() -> None:
     except OSError as error:
         # Our surroundings' fault, a full disk for example. What is left in the buffer goes nowhere either.
         sys.stdout = None
-        typer.echo(f"nelbo: {error.filename or 'output'}: {error.strerror or error}", err=True)
+        typer.echo(printable(f"nelbo: {error.filename or 'output'}: {error.strerror or error}"), err=True)
         sys.exit(INPUT)
     except Exception:  # the edge of the process
         traceback.print_exc()
@@ -118,13 +119,17 @@ def _app() -> typer.Typer:
     )
     app.callback()(lambda: None)  # even a single command keeps its name
     for entry in sorted(entry_points(group="nelbo.commands"), key=_order):
-        app.command(entry.name)(_command(entry))
+        loaded = entry.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=entry.name)
+        else:
+            app.command(entry.name)(_command(entry))
     return app
 
 
 def _order(entry: EntryPoint) -> tuple[int, str]:
     """As a newcomer needs them."""
-    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "drift", "serve"]
+    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "drift", "serve", "keys"]
     return (first.index(entry.name) if entry.name in first else len(first), entry.name)
 
 
@@ -161,7 +166,7 @@ def verify(bundle: BundleName, models: Models = Path("models"), as_json: AsJson 
         if as_json:
             typer.echo(json.dumps({"bundle": str(folder), "ok": False, "detail": str(error)}))
         else:
-            typer.echo(f"nelbo: {error}", err=True)
+            typer.echo(printable(f"nelbo: {error}"), err=True)
         raise typer.Exit(FINDING) from error
     if as_json:
         found = {"bundle": str(folder), "ok": True, "model": read.name, "version": read.version, "digest": read.digest}
@@ -324,7 +329,7 @@ class _Meter:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self._bar.console.print(printable(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def lap(self) -> str:
         """Time since the last one, and how fast records were scored meanwhile."""
@@ -504,10 +509,12 @@ def _print_drift(scorer: "Scorer", found: "Verdict") -> None:
     for field in judgement.fields:
         numbers = (f"{value:.3f}" for value in (field.psi, field.js))
         rates = (f"{value:.2%}" for value in (field.missing, field.unseen))
-        table.add_row(escape(field.field), *numbers, f"{field.p_value:.2g}", *rates, ", ".join(field.changes))
+        table.add_row(
+            escape(printable(field.field)), *numbers, f"{field.p_value:.2g}", *rates, ", ".join(field.changes)
+        )
     Console().print(table)
     flagged = judgement.flagged
     typer.echo(f"flagged: {flagged.rate:.2%}, expected {flagged.expected:.2%}, p = {flagged.p_value:.2g}")
-    typer.echo(f"{found.state}: {found.reason}")
+    typer.echo(printable(f"{found.state}: {found.reason}"))
     if found.next_command is not None:
-        typer.echo(f"next: {found.next_command}")
+        typer.echo(printable(f"next: {found.next_command}"))

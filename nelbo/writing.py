@@ -26,6 +26,7 @@ from nelbo.footer import MAGIC, moved
 from nelbo.results import Explain, Explained, explained_alarms, results
 from nelbo.schema import Schema
 from nelbo.scoring import Scored, Scorer
+from nelbo.spreadsheet import plain, plain_text
 
 N_TOP = 3  # fields that a table names for each record; chosen
 _GROUP = 1 << 17  # records in a row group of Parquet, as others write them; takes some 20 MB while it grows
@@ -90,12 +91,12 @@ def lines(file: IO[bytes], scorer: Scorer, explain: Explain) -> Iterator[Writer]
 @contextmanager
 def _csv(file: IO[bytes], scorer: Scorer, explain: Explain) -> Iterator[Writer]:
     options = pa_csv.WriteOptions(include_header=False)
-    yield lambda scored: pa_csv.write_csv(rows_of(scorer, scored, explain), file, options)
+    yield lambda scored: pa_csv.write_csv(plain(rows_of(scorer, scored, explain)), file, options)
 
 
 def _csv_head(schema: Schema) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(_schema(schema).names)
+    csv.writer(text, lineterminator="\n").writerow(map(plain_text, _schema(schema).names))
     return text.getvalue().encode()
 
 

@@ -45,6 +45,7 @@ import uvicorn  # noqa: E402
 
 from service import logs  # noqa: E402
 from service.app import create_app  # noqa: E402
+from service.keys import KeysError  # noqa: E402
 from service.lane import Lane  # noqa: E402
 from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
@@ -57,13 +58,13 @@ def main() -> int:
     try:
         settings = read_settings()
         listener = listen(settings)
-    except SettingsError as error:
+        logs.configure(settings.log_level, settings.models.absolute())
+        keep_freed_memory()
+        collect_seldom()
+        app = create_app(settings)
+    except (SettingsError, KeysError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    logs.configure(settings.log_level)
-    keep_freed_memory()
-    collect_seldom()
-    app = create_app(settings)
     config = uvicorn.Config(
         Lane(app),
         loop="auto",
@@ -81,10 +82,10 @@ def main() -> int:
         "listening",
         host=host,
         port=port,
-        models=str(settings.models),
         workers=capacity.workers,
         max_queued_records=capacity.max_queued_records,
     )
+    app.state.service.access.announce(is_loopback=settings.is_loopback)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

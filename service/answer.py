@@ -221,7 +221,7 @@ def find_scorer(live: Live, name: str) -> Scorer:
     reason = live.unlisted() if state is None else state.failure or "it is being loaded"
     if reason is None:
         raise ProblemError("unknown-model", f"no model {shown(name)} is served; GET /v1/models lists those that are")
-    detail = f"model {shown(name)} cannot answer: {reason}"
+    detail = f"model {shown(name)} cannot answer: {live.said(reason)}"
     raise ProblemError("model-not-ready", detail, headers={"retry-after": "5"})
 
 

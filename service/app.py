@@ -17,6 +17,7 @@ from nelbo.errors import StoreError
 from nelbo.resources import read_resources
 from nelbo.store import Store
 from service import catalog
+from service.access import DOCUMENT_PATH, Access, declaring
 from service.answer import ScoreAnswer
 from service.apart import Apart
 from service.batching import Batching
@@ -24,9 +25,11 @@ from service.body import headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
+from service.keyring import KeyRing
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
+from service.page import documentation_page
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
 from service.request import ScoreRequest
 from service.settings import Settings
@@ -42,12 +45,17 @@ class Service:
 
     Args:
         settings: of the process.
+
+    Raises:
+        KeysError: the file of keys is wrong.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.live = Live(Store(settings.models))
-        self.metrics = Metrics(self.live)
+        self.live = Live(Store(settings.models.absolute()))
+        self.keys = None if settings.keys is None else KeyRing(settings.keys)
+        self.access = Access(self.keys, is_open=settings.is_open)
+        self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
         self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
         self.apart = Apart()
@@ -65,14 +73,22 @@ class Service:
         """Loads the models while the app already answers health checks; until then it is not ready."""
         # A daemon: a store that hangs must not keep the process from stopping.
         threading.Thread(target=self.live.load_all, name="load", daemon=True).start()
+        if self.keys is not None:
+            self.keys.watch()
         yield
+        if self.keys is not None:
+            self.keys.close()
         self.batching.close()
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`.
 
-    The page at /docs loads its script from a public network; /openapi.json needs none.
+    The page at /docs loads its script from a public network; /openapi.json needs none. Where keys are needed there is
+    no such page: a browser could not send one.
+
+    Raises:
+        KeysError: the file of keys is wrong.
     """
     service = Service(settings)
     app = FastAPI(
@@ -81,18 +97,21 @@ def create_app(settings: Settings) -> FastAPI:
         version=_version(),
         lifespan=service.running,
         redirect_slashes=False,
+        openapi_url=DOCUMENT_PATH,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.service = service
-    app.add_middleware(Edge, metrics=service.metrics)
+    app.add_middleware(Edge, metrics=service.metrics, access=service.access, routes=app.routes)
     _add_problems(app, service)
     _add_scoring(app, service)
     _add_models(app, service)
     add_protocol(app, service.live, service.batching, settings)
     _add_operations(app, service)
+    if service.access.is_open:
+        _add_page(app)
     service.metrics.know_routes([UNMATCHED, *(route.path for route in app.routes if isinstance(route, Route))])
-    app.openapi = partial(document, app, service.live)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = partial(document, app, service.live, service.access)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
@@ -113,7 +132,7 @@ def _add_problems(app: FastAPI, service: Service) -> None:
     async def refuse_store(_: Request, error: StoreError) -> Response:
         kind = OF_ERROR[StoreError]
         service.metrics.reject(kind)
-        return _response(problem(kind, str(error)))
+        return _response(problem(kind, service.live.said(str(error))))
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> Response:
@@ -138,7 +157,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         operation_id="score",
         tags=["scoring"],
         responses=responses(ScoreAnswer, 400, 404, 413, 415, 422, 503),
-        openapi_extra=SCORE_EXTRA,
+        openapi_extra=SCORE_EXTRA | declaring("score"),
     )
     async def score(name: str, request: Request) -> Response:
         headers, query = headers_of(request.scope), request.scope["query_string"]
@@ -161,27 +180,26 @@ class _Stream(Response):
 
 def _add_models(app: FastAPI, service: Service) -> None:
     live = service.live
+    get = partial(app.get, tags=["models"], openapi_extra=declaring("read"))
 
-    @app.get("/v1/models", summary="List models", operation_id="models", tags=["models"], responses=responses(Models))
+    @get("/v1/models", summary="List models", operation_id="models", responses=responses(Models))
     async def models() -> Response:
         return _json(catalog.models(live))
 
-    @app.get(
+    @get(
         "/v1/models/{name}",
         summary="Describe a model",
         description="Its schema, a record to try, its calibration, what its fit measured, and its card.",
         operation_id="model",
-        tags=["models"],
         responses=responses(ModelDescription, 404, 503),
     )
     async def model(name: str) -> Response:
         return _json(catalog.describe(live, name))
 
-    @app.get(
+    @get(
         "/v1/models/{name}/versions",
         summary="List a model's versions",
         operation_id="versions",
-        tags=["models"],
         responses=responses(Versions, 404, 503),
     )
     async def versions(name: str) -> Response:
@@ -190,28 +208,41 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 def _add_operations(app: FastAPI, service: Service) -> None:
     plain = partial(app.get, response_class=PlainTextResponse, tags=["operations"])
+    health = partial(plain, openapi_extra=declaring("open"))
+    of_metrics = declaring("open" if service.settings.metrics_open else "read")
 
-    @plain("/healthz/live", summary="Is the process alive", operation_id="alive")
+    @health("/healthz/live", summary="Is the process alive", operation_id="alive")
     async def alive() -> Response:
         return PlainTextResponse("alive\n")
 
-    @plain(
+    @health(
         "/healthz/ready",
         summary="May it get traffic",
-        description="200 where every model answers, after its golden records were replayed; else 503 with the reasons.",
+        description="200 where every model answers, after its golden records were replayed; else 503, and the reasons "
+        "for who may read.",
         operation_id="ready",
         responses={503: responses(Models, 503)[503]},
     )
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
         problems = service.live.problems()
+        if problems and not service.access.may(headers_of(request.scope), "read"):
+            problems = ["not every model answers; to a key with the scope read, this says which and why"]
         if problems:
             return _response(problem("model-not-ready", "; ".join(problems)))
         return PlainTextResponse("ready\n")
 
-    @plain("/metrics", summary="Metrics for Prometheus", operation_id="metrics")
+    @plain("/metrics", summary="Metrics for Prometheus", operation_id="metrics", openapi_extra=of_metrics)
     async def metrics(request: Request) -> Response:
         body, content_type = service.metrics.exposition(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
+
+
+def _add_page(app: FastAPI) -> None:
+    page = documentation_page(DOCUMENT_PATH, app.title)
+
+    @app.get("/docs", include_in_schema=False, openapi_extra=declaring("read"))
+    async def docs() -> Response:
+        return page
 
 
 def _json(found: msgspec.Struct) -> Response:

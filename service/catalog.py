@@ -99,13 +99,14 @@ class Versions(msgspec.Struct, frozen=True):
 def models(live: Live) -> Models:
     """The models that are served, and those that failed to load."""
     states = {name: live.state(name) for name in live.names()}
-    return Models([_summary(name, state) for name, state in states.items() if state is not None])
+    return Models([_summary(live, name, state) for name, state in states.items() if state is not None])
 
 
-def _summary(name: str, state: ModelState) -> Summary:
+def _summary(live: Live, name: str, state: ModelState) -> Summary:
+    reason = None if state.failure is None else live.said(state.failure)
     if state.scorer is None:
-        return Summary(name, "loading" if state.failure is None else "failed", None, None, state.failure)
-    return Summary(name, "loaded", state.scorer.bundle.version, state.scorer.bundle.digest, state.failure)
+        return Summary(name, "loading" if reason is None else "failed", None, None, reason)
+    return Summary(name, "loaded", state.scorer.bundle.version, state.scorer.bundle.digest, reason)
 
 
 def describe(live: Live, name: str) -> ModelDescription:

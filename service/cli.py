@@ -12,6 +12,7 @@ from nelbo.bundle import read_bundle
 from nelbo.errors import NelboError
 from nelbo.resources import read_resources
 from nelbo.store import Store
+from nelbo.terminal import printable
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -30,6 +31,14 @@ def serve(
         typer.Option(help="Most records that wait to be scored. [default: what memory allows, at most 20000]"),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    keys: Annotated[Path | None, typer.Option(help="The file of keys that `nelbo keys` writes.")] = None,
+    access: Annotated[
+        str | None,
+        typer.Option(help="keys or open. [default: keys with --keys, or where others reach the address; else open]"),
+    ] = None,
+    metrics_open: Annotated[
+        bool | None, typer.Option("--metrics-open", help="Let /metrics be read without a key.", show_default=False)
+    ] = None,
 ) -> None:
     """Serve every model of a folder over HTTP.
 
@@ -46,6 +55,9 @@ def serve(
         "MAX_RECORDS": max_records,
         "MAX_QUEUED_RECORDS": max_queued_records,
         "LOG_LEVEL": log_level,
+        "KEYS": keys,
+        "ACCESS": access,
+        "METRICS_OPEN": metrics_open,
     }
     os.environ |= {PREFIX + name: str(value) for name, value in given.items() if value is not None}
     try:
@@ -55,7 +67,7 @@ def serve(
     names = Store(settings.models).names()
     if not names:
         _refuse(f"no model in {settings.models}; fit one with: nelbo fit TABLE --name NAME --models {settings.models}")
-    sys.stderr.write(_greeting(settings, names))
+    sys.stderr.write(printable(_greeting(settings, names)))
     sys.stderr.flush()
     # The serving process starts over, so that it holds neither this command's libraries nor their memory; with -P,
     # so that a folder `service` where the command was typed is not mistaken for ours.
@@ -63,7 +75,7 @@ def serve(
 
 
 def _refuse(text: str) -> NoReturn:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
     raise typer.Exit(_USAGE)
 
 
@@ -74,14 +86,19 @@ def _greeting(settings: "Settings", names: list[str]) -> str:
     address = f"http://{host}:{settings.port}"
     lines = [f"Serving {', '.join(names)} from {settings.models} at {address} (stop with Ctrl-C)"]
     lines += [f"With {why}" for why in capacity_of(settings, read_resources()).why]
-    lines += [f"Documentation at {address}/docs, metrics at {address}/metrics", "Try:"]
-    return "\n".join([*lines, _first_request(Store(settings.models), names[0], address)]) + "\n\n"
+    if settings.is_open:
+        lines += [f"Documentation at {address}/docs, metrics at {address}/metrics", "Try:"]
+    else:
+        named = f"--keys {settings.keys}" if settings.keys else "--keys FILE, and serve with --keys FILE"
+        lines += [f"Requests need a key; to make one: nelbo keys new --scope score {named}", "Try:"]
+    header = "" if settings.is_open else "-H 'authorization: Bearer KEY' "
+    return "\n".join([*lines, _first_request(Store(settings.models), names[0], address, header)]) + "\n\n"
 
 
-def _first_request(store: Store, name: str, address: str) -> str:
+def _first_request(store: Store, name: str, address: str, header: str) -> str:
     try:
         record = read_bundle(store.live(name)).golden[0].record
     except NelboError as error:
         return f"  nothing yet: {error}"
     body = msgspec.json.encode({"records": [record]}).decode().replace("'", "'\\''")
-    return f"  curl {address}/v1/models/{name}/score -H 'content-type: application/json' -d '{body}'"
+    return f"  curl {address}/v1/models/{name}/score {header}-H 'content-type: application/json' -d '{body}'"

@@ -1,20 +1,22 @@
-"""The outermost layer of the app: request ids, HTTP metrics, and the one place that catches everything."""
+"""The outermost layer of the app: access, request ids, HTTP metrics, and the one place that catches everything."""
 
 import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
+from service.access import Access, Need, need_of
 from service.body import Headers, headers_of
 from service.logs import RequestIds
 from service.metrics import Metrics
-from service.problems import JSON_HEADERS, Answer, Kind, problem
+from service.problems import JSON_HEADERS, Answer, Kind, ProblemError, problem
 from service.v2.refusal import in_form_of
 
 UNMATCHED = "unmatched"
@@ -28,11 +30,12 @@ class Edge:
     Args:
         app: what answers.
         metrics: of the app.
+        access: who may do what.
+        routes: of the app, and what each needs.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, access: Access, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._metrics, self._access, self._routes = app, metrics, access, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands a request on, and sees that it is counted and answered whatever happens."""
@@ -48,11 +51,18 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = _completed(message.get("headers", ()), request_id)
             await send(message)
 
+        # Before a route is looked for: who has no key learns of no path, model or method whether it is there.
+        need, route = need_of(self._routes, scope)
         try:
-            await self._app(scope, receive, send_with_id)
+            refused = self._refused(headers, need)
+            if refused is None:
+                await self._app(scope, receive, send_with_id)
+            else:
+                status = refused.status
+                await respond(in_form_of(scope["path"], refused), request_id, send)
         except ClientDisconnect:
             status = status or CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
@@ -61,7 +71,15 @@ class Edge:
                 self._metrics.reject(kind_of(error))
                 await respond(found, request_id, send)
                 status = found.status
-        self._metrics.count_response(route_of(scope), scope["method"], status, time.perf_counter() - started)
+        self._metrics.count_response(route or route_of(scope), scope["method"], status, time.perf_counter() - started)
+
+    def _refused(self, headers: Headers, need: Need) -> Answer | None:
+        try:
+            self._access.expect(headers, need)
+        except ProblemError as error:
+            self._metrics.reject(error.kind)
+            return error.answer
+        return None
 
 
 def route_of(scope: Scope) -> str:
@@ -113,13 +131,27 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-_JSON = _encoded(JSON_HEADERS)  # of most answers
+# What every answer tells browsers and caches: it is what it says it is, nobody keeps it, and nothing in it may run.
+_POLICY = b"content-security-policy"
+_GUARDS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (_POLICY, b"default-src 'none'; frame-ancestors 'none'"),
+]
+_JSON = [*_encoded(JSON_HEADERS), *_GUARDS]  # of most answers
+
+
+def _completed(headers: Iterable[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with those that all have; a page that runs a script has a policy of its own."""
+    found = list(headers)
+    has_policy = any(name == _POLICY for name, _ in found)
+    return [*found, *(_GUARDS[:2] if has_policy else _GUARDS), (b"x-request-id", request_id)]
 
 
 async def respond(answer: Answer, request_id: bytes, send: Send) -> None:
     """Sends an answer."""
     headers = [
-        *(_JSON if answer.headers is JSON_HEADERS else _encoded(answer.headers)),
+        *(_JSON if answer.headers is JSON_HEADERS else [*_encoded(answer.headers), *_GUARDS]),
         (b"content-length", b"%d" % len(answer.body)),
         (b"x-request-id", request_id),
     ]

@@ -31,7 +31,7 @@ class Lane:
         self._app = app
         service = app.state.service
         assert isinstance(service, Service)  # noqa: S101
-        self._service, self._metrics = service, service.metrics
+        self._service, self._metrics, self._access = service, service.metrics, service.access
         self._max_body_bytes = service.settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +62,7 @@ class Lane:
     ) -> Answer:
         query, service = scope["query_string"], self._service
         try:
+            self._access.expect(headers, "score")
             if route == SCORE_PATH:
                 request = await read_request(names[0], headers, query, receive, self._max_body_bytes)
                 return await service.batching.score(request)

@@ -6,16 +6,18 @@ The standard library's logging writes them, so that uvicorn's lines have the sam
 import logging
 import re
 import sys
-import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
 from service.log_writer import LogWriter
+from service.paths import without_path
 from service.settings import LogLevel
 
 _LOGGER = logging.getLogger("nelbo")
@@ -44,10 +46,15 @@ def trace_id_of(traceparent: str) -> str | None:
     return found[1] if found and found[1].strip("0") else None
 
 
-def configure(level: LogLevel) -> None:
-    """Sends every log line of the process through the JSON form."""
+def configure(level: LogLevel, models: Path) -> None:
+    """Sends every log line of the process through the JSON form.
+
+    Args:
+        level: the least severe line that is written.
+        models: the store's folder, absolute, which no line shows.
+    """
     handler = LogWriter(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(models))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -69,14 +76,22 @@ def event(name: str, *, level: int = logging.INFO, error: BaseException | None =
 
 
 class JsonFormatter(logging.Formatter):
-    """A log record as one line of JSON."""
+    """A log record as one line of JSON.
+
+    Args:
+        models: the store's folder, absolute; the name of the setting stands for it.
+    """
+
+    def __init__(self, models: Path) -> None:
+        super().__init__()
+        self._models = models
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its newline."""
         line: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": self._event(record),
         }
         if record.name != _LOGGER.name:
             line["logger"] = record.name
@@ -89,9 +104,15 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = type(record.exc_info[1]).__name__
             line["at"] = _places(record.exc_info[1].__traceback__)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return without_path(msgspec.json.encode(line, enc_hook=str).decode(), self._models)
+
+    def _event(self, record: logging.LogRecord) -> str:
+        """What happened; of what another library says, the first line: asyncio's go on with an error's text."""
+        text = record.getMessage()
+        return text if record.name == _LOGGER.name else text.partition("\n")[0]
 
 
 def _places(trace: TracebackType | None) -> list[str]:
-    frames = traceback.extract_tb(trace)[-_FRAMES:]
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    """Modules, lines and functions: a file's path would say where the service is installed."""
+    frames = [(frame.f_globals.get("__name__"), line, frame.f_code.co_name) for frame, line in walk_tb(trace)]
+    return [f"{module}:{line} {name}" for module, line, name in frames[-_FRAMES:]]

@@ -102,11 +102,18 @@ class Metrics(Collector):
     Args:
         live: the models, read when scraped.
         clock: seconds since 1970, for the age of a calibration.
+        are_keys_current: whether the keys are those that their file holds.
     """
 
-    def __init__(self, live: Live, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        live: Live,
+        clock: Callable[[], float] = time.time,
+        are_keys_current: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._live = live
         self._clock = clock
+        self._are_keys_current = are_keys_current
         self._models: dict[str, ModelCounts] = {}
         self._stages = {stage: Histogram(SECONDS) for stage in STAGES}
         self._batch_records = Histogram(N_RECORDS)
@@ -277,4 +284,7 @@ class Metrics(Collector):
         queued = GaugeMetricFamily(
             "nelbo_queue_depth", "Records that wait or are being scored.", float(self._n_queued())
         )
-        yield from (stages, rejected, requests, durations, queued)
+        keys = GaugeMetricFamily(
+            "nelbo_keys_current", "1 where the keys are those that their file holds.", float(self._are_keys_current())
+        )
+        yield from (stages, rejected, requests, durations, queued, keys)

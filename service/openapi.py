@@ -13,11 +13,13 @@ from nelbo.intent import SECONDS
 from nelbo.results import DecisionAnswer, FaultyResult, Model, Result
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Scorer
+from service.access import Access
 from service.answer import ScoreAnswer
 from service.catalog import ModelDescription, Models, Versions, example_record
 from service.forms import ARROW, CSV, NDJSON
 from service.live import Live
 from service.problems import JSON, MEDIA_TYPE, Problem
+from service.v2.refusal import PATHS, Refusal
 from service.v2.routes import STRUCTS as OF_PROTOCOL
 
 Document = dict[str, Any]
@@ -26,6 +28,8 @@ SCORE_PATH = "/v1/models/{name}/score"
 _STRUCTS = (Model, DecisionAnswer, Result, FaultyResult, Models, ModelDescription, Versions, Problem, *OF_PROTOCOL)
 _TITLES = {
     400: "The body is not of the form that it is declared to have.",
+    401: "There is no key, or it is unknown, revoked or expired.",
+    403: "The key has another scope.",
     404: "There is no such model.",
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed, or declared to have a form that is not read.",
@@ -114,7 +118,7 @@ SCORE_EXTRA: Document = {
 }
 
 
-def document(app: FastAPI, live: Live) -> Document:
+def document(app: FastAPI, live: Live, access: Access) -> Document:
     """The document as it holds now: it names the loaded models, their records and an example of each."""
     found = get_openapi(
         title=app.title,
@@ -132,6 +136,7 @@ def document(app: FastAPI, live: Live) -> Document:
     score = found["paths"][SCORE_PATH]["post"]
     score["requestBody"] = _score_body(scorers)
     score["responses"]["200"]["content"] |= _other_answers()
+    _guard(found, access)
     for operation in _operations(found):
         # FastAPI's own form of a 422, for parameters that it would check; a path's name is any text.
         if MEDIA_TYPE not in operation["responses"].get("422", {}).get("content", {}):
@@ -140,6 +145,23 @@ def document(app: FastAPI, live: Live) -> Document:
             if parameter["name"] == "name" and scorers:
                 parameter["example"] = next(iter(scorers))
     return found
+
+
+def _guard(found: Document, access: Access) -> None:
+    """Says of each operation which scope it needs, and how its refusal looks."""
+    if not access.is_open:
+        found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, of_path in found["paths"].items():
+        refused = (
+            _content(JSON, _ref(Refusal.__name__)) if path.startswith(PATHS) else _content(MEDIA_TYPE, _ref("Problem"))
+        )
+        for operation in of_path.values():
+            scope = operation.setdefault("x-scope", "admin")
+            if access.is_open:
+                continue
+            operation["security"] = [] if scope == "open" else [{"key": [scope]}]
+            if scope != "open":
+                operation["responses"] |= {str(s): {"description": _TITLES[s], "content": refused} for s in (401, 403)}
 
 
 def _operations(found: Document) -> list[Document]:

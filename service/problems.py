@@ -25,6 +25,7 @@ Kind = Literal[
     "internal",
     "method-not-allowed",
     "model-not-ready",
+    "no-key",
     "not-arrow",
     "not-csv",
     "not-found",
@@ -37,8 +38,10 @@ Kind = Literal[
     "unknown-model",
     "unsupported-media-type",
     "wrong-body",
+    "wrong-key",
     "wrong-query",
     "wrong-records",
+    "wrong-scope",
 ]
 
 # Status and title of each kind of problem. The kinds are the closed set of `nelbo_requests_rejected_total`.
@@ -47,6 +50,7 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "internal": (500, "The service failed"),
     "method-not-allowed": (405, "The method is not allowed here"),
     "model-not-ready": (503, "The model is not ready"),
+    "no-key": (401, "A key is needed"),
     "not-arrow": (400, "The body is no Arrow IPC stream"),
     "not-csv": (400, "The body is not CSV"),
     "not-found": (404, "There is nothing at this path"),
@@ -59,8 +63,10 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "unknown-model": (404, "There is no such model"),
     "unsupported-media-type": (415, "The body has a form that is not read here"),
     "wrong-body": (422, "The body has the wrong shape"),
+    "wrong-key": (401, "The key is not valid"),
     "wrong-query": (422, "The query is wrong"),
     "wrong-records": (422, "Some records are wrong"),
+    "wrong-scope": (403, "The key may not do this"),
 }
 
 # The core raises meaning and knows no status. A BodyError that is no JSON at all is told apart by `answer`.

@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "NELBO_"
 LogLevel = Literal["debug", "info", "warning", "error"]
+AccessRule = Literal["keys", "open"]
 
 
 class Settings(BaseSettings):
@@ -27,6 +29,10 @@ class Settings(BaseSettings):
         max_queued_records: while as many wait to be scored, requests are refused with 503; None for what memory allows,
             at most 20,000.
         log_level: the least severe log line that is written.
+        keys: the file of keys, which need not be there yet.
+        access: `keys` or `open`; None for keys where there is a file of them or others than this machine reach the
+            address.
+        metrics_open: whether metrics need no key.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
@@ -38,6 +44,24 @@ class Settings(BaseSettings):
     max_records: Annotated[int, Field(ge=1)] = 10_000
     max_queued_records: Annotated[int, Field(ge=1)] | None = None
     log_level: LogLevel = "info"
+    keys: Path | None = None
+    access: AccessRule | None = None
+    metrics_open: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a key."""
+        if self.access is None:
+            return self.keys is None and self.is_loopback
+        return self.access == "open"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the address."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 _EXPECTED = {
@@ -48,6 +72,9 @@ _EXPECTED = {
     "max_records": "a whole number, at least 1",
     "max_queued_records": "a whole number, at least 1",
     "log_level": "one of debug, info, warning, error",
+    "keys": "a file",
+    "access": "keys or open",
+    "metrics_open": "true or false",
 }
 
 
@@ -81,9 +108,17 @@ def read_settings() -> Settings:
         problems += [_problem(str(fault["loc"][0]), fault["input"]) for fault in error.errors()]
     given = {name.upper()[len(PREFIX) :]: value for name, value in os.environ.items() if _is_ours(name)}
     problems += [*_wrong_folders(given), *_unknown(given)]
+    if found is not None:
+        problems += _conflicts(found)
     if found is None or problems:
         raise SettingsError("\n".join(problems))
     return found
+
+
+def _conflicts(found: Settings) -> Iterator[str]:
+    """Settings that each could hold, and not together."""
+    if found.access == "open" and found.keys is not None:
+        yield f"{PREFIX}ACCESS: expected keys where {PREFIX}KEYS names a file of them, got 'open'"
 
 
 def _is_ours(name: str) -> bool:

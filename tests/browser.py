@@ -24,7 +24,7 @@ _FLAGS = [
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-pipe",
 ]
 
@@ -65,8 +65,12 @@ class Browser:
         """Shows a file in a window of some width, light or dark."""
         self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.go(path.as_uri())
+
+    def go(self, url: str) -> None:
+        """Shows what lies at an address."""
         self.events.clear()
-        self("Page.navigate", url=path.as_uri())
+        self("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._read()
 

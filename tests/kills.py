@@ -154,7 +154,7 @@ def loop(name: str, work: Work, failures: Sequence[Kill | Refusal], *, reads: bo
     found = Found(name)
     for failure in failures:
         for at in range(1, _MOST_STEPS):
-            with _prepared(work) as folder:
+            with prepared(work) as folder:
                 shim = partial(Shim, folder, failure=failure, counts_reading=reads)
                 ended = in_child(partial(work.run, folder), shim(at))
                 if not ended.is_killed and len(ended.done) < at and ended.error is None:
@@ -164,28 +164,28 @@ def loop(name: str, work: Work, failures: Sequence[Kill | Refusal], *, reads: bo
                 if not ended.is_told:
                     found.not_told.append(f"{step}: {ended.error}")
                 if work.is_killed_twice:
-                    _look(found.half_visible, step, partial(work.check, folder))
+                    look(found.half_visible, step, partial(work.check, folder))
                     in_child(partial(work.run, folder), shim(max(1, at // 2)))
-                _look(found.half_visible, step, partial(work.check, folder))
-                _look(found.not_healed, step, partial(_run_again, work, folder))
+                look(found.half_visible, step, partial(work.check, folder))
+                look(found.not_healed, step, partial(run_again, work, folder))
         else:
             raise AssertionError(f"{name} with {failure} has no end")
     return found
 
 
-def _look(problems: list[str], step: str, at: Callable[[], object]) -> None:
+def look(problems: list[str], step: str, at: Callable[[], object]) -> None:
     ended = in_child(at)
     if ended.error is not None:
         problems.append(f"{step}: {ended.error}")
 
 
-def _run_again(work: Work, folder: Path) -> None:
+def run_again(work: Work, folder: Path) -> None:
     work.run(folder)
     work.is_done(folder)
 
 
 @contextmanager
-def _prepared(work: Work) -> Iterator[Path]:
+def prepared(work: Work) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nelbo-kills-") as place:
         folder = Path(place).resolve()
         work.prepare(folder)
@@ -194,7 +194,7 @@ def _prepared(work: Work) -> Iterator[Path]:
 
 def operations(work: Work) -> list[Operation]:
     """What undisturbed work does to files."""
-    with _prepared(work) as folder:
+    with prepared(work) as folder:
         ended = in_child(partial(work.run, folder), Shim(folder))
     assert ended.error is None, ended.error
     return list(ended.done)

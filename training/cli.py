@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nelbo.cli import AsJson, Confidence, MaxFalseAlarms, Models, Per, RecordsPerS, TablePath
 from nelbo.errors import SchemaError, StoreError
+from nelbo.terminal import printable
 
 if TYPE_CHECKING:
     from nelbo.bundle import Bundle
@@ -165,7 +166,7 @@ def calibrate(
         intent.confidence,
         fdr=intent.fdr,
         segment=segment,
-        say=lambda text: typer.echo(text, err=True),
+        say=lambda text: typer.echo(printable(text), err=True),
     )
     new = read_bundle(target)
     before = Decider(read_bundle(folder).calibration).decide()
@@ -197,7 +198,7 @@ def calibrate(
             f"where a request names nothing: a false discovery rate of {new.calibration.fdr:g}, instead of a rate"
         )
     if new.calibration.segments is not None:
-        typer.echo(f"segments: {_segments_in_words(new)}")
+        typer.echo(printable(f"segments: {_segments_in_words(new)}"))
     typer.echo(f"bundle: {target}; it is live: a running service takes it at its next start")
 
 
@@ -233,7 +234,7 @@ def report(
     if as_json:
         typer.echo(json.dumps({"bundles": labels, "report": str(target), "verdict": said}))
     else:
-        typer.echo(said, err=True)
+        typer.echo(printable(said), err=True)
         typer.echo(target)
 
 
@@ -314,7 +315,7 @@ def _print(outcome: "Outcome", models: Path) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for row in _rows(outcome, models):
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # Text, not markup, as below
     console.print(table)
     _print_suspects(outcome, console)
 
@@ -337,7 +338,7 @@ def _print_suspects(outcome: "Outcome", console: Console) -> None:
         # Text, not markup: ids, names and values come from the table.
         name = f"{cut(id_, _ID_WIDTH):<{n_id}}"[:n_id]
         line = f"{record:>{n_record}}  {name}{p_value:>{n_p_value}}  {reason}"
-        console.print(Text(line), no_wrap=True, overflow="ellipsis")
+        console.print(Text(printable(line)), no_wrap=True, overflow="ellipsis")
     where = f"the first {len(listed)} are" if len(listed) > len(some) else "they are"
     console.print(f"{where} in the report; --exclude FILE fits without those that you name")
 

@@ -77,7 +77,7 @@ def programs(place: Place, names: Iterable[str]) -> tuple[dict[str, Program], di
         if problem:
             problems[name] = problem
         else:
-            found[name] = _PROGRAMS[name](place, _free_port())
+            found[name] = _PROGRAMS[name](place, free_port())
     return found, problems
 
 
@@ -111,8 +111,8 @@ def _naive(place: Place, port: int, app: str, environment: Mapping[str, str]) ->
 def _mlserver(place: Place, port: int) -> Program:
     settings = {
         "HTTP_PORT": port,
-        "GRPC_PORT": _free_port(),
-        "METRICS_PORT": _free_port(),
+        "GRPC_PORT": free_port(),
+        "METRICS_PORT": free_port(),
         "HOST": "127.0.0.1",
         "DEBUG": "false",
         "PARALLEL_WORKERS": 0,  # in the server's own process: cheaper, and the only way that works everywhere
@@ -150,7 +150,8 @@ def _pyod_model(place: Place) -> Path:
     return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

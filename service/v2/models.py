@@ -129,11 +129,11 @@ def index(live: Live, body: bytes) -> list[IndexEntry]:
     except (ValueError, RecursionError) as error:
         raise ProblemError("wrong-body", f"the request: {error}") from error
     states = {name: live.state(name) for name in live.names()}
-    entries = [_entry(name, state) for name, state in states.items() if state is not None]
+    entries = [_entry(live, name, state) for name, state in states.items() if state is not None]
     return [entry for entry in entries if entry.state == "READY" or not asked.ready]
 
 
-def _entry(name: str, state: ModelState) -> IndexEntry:
+def _entry(live: Live, name: str, state: ModelState) -> IndexEntry:
     if state.scorer is not None:
         return IndexEntry(name, state.scorer.bundle.version, "READY", "")
-    return IndexEntry(name, "", "LOADING" if state.failure is None else "UNAVAILABLE", state.failure or "")
+    return IndexEntry(name, "", "LOADING" if state.failure is None else "UNAVAILABLE", live.said(state.failure or ""))

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from service.access import declaring
 from service.batching import Batching
 from service.body import headers_of, read_body
 from service.live import Live
@@ -82,7 +83,7 @@ def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
     async def ready_v2() -> Response:
         return _json(models.server_ready(live))
 
-    @app.get("/v2/", include_in_schema=False)  # as the protocol's published document writes it
+    @app.get("/v2/", include_in_schema=False, openapi_extra=declaring("read"))  # as the protocol's document has it
     @app.get("/v2", **_declared("Describe the server", models.Server))
     async def server_v2() -> Response:
         return _json(models.server(app.version))
@@ -117,6 +118,7 @@ def _add_models(app: FastAPI, live: Live) -> None:
 
 def _add_infer(app: FastAPI, live: Live, batching: Batching, settings: Settings) -> None:
     declared = _declared("Score records", InferAnswer, 400, 404, 413, 415, 503)
+    declared["openapi_extra"] = _BODY | declaring("score")
 
     async def answered(request: Request, name: str, version: str | None) -> Response:
         headers, query = headers_of(request.scope), request.scope["query_string"]
@@ -124,11 +126,11 @@ def _add_infer(app: FastAPI, live: Live, batching: Batching, settings: Settings)
         found = await queued(live, batching, asked, settings.max_records)
         return Response(found.body, found.status, found.headers)
 
-    @app.post(INFER_PATH, openapi_extra=_BODY, **declared)
+    @app.post(INFER_PATH, **declared)
     async def infer_v2(name: str, request: Request) -> Response:
         return await answered(request, name, None)
 
-    @app.post(INFER_VERSION_PATH, openapi_extra=_BODY, **declared)
+    @app.post(INFER_VERSION_PATH, **declared)
     async def infer_version_v2(name: str, version: str, request: Request) -> Response:
         return await answered(request, name, version)
 
@@ -139,7 +141,12 @@ def _declared(summary: str, answer: type[msgspec.Struct], *statuses: int, is_lis
     responses: dict[int, Any] = {200: {"description": "Fine.", "content": {JSON: {"schema": schema}}}}
     refused = {JSON: {"schema": {"$ref": f"#/components/schemas/{Refusal.__name__}"}}}
     responses |= {status: {"description": _WRONG[status], "content": refused} for status in statuses}
-    return {"summary": summary, "tags": ["open inference protocol"], "responses": responses}
+    return {
+        "summary": summary,
+        "tags": ["open inference protocol"],
+        "responses": responses,
+        "openapi_extra": declaring("read"),
+    }
 
 
 def _json(found: msgspec.Struct | list[Any]) -> Response:

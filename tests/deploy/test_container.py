@@ -90,7 +90,26 @@ def test_each_service_of_the_compose_file_is_hardened_and_bounded(name: str) -> 
 
 def test_the_compose_file_holds_no_secret() -> None:
     secret = re.findall(r"^\s*\w*(?:PASSWORD|SECRET|TOKEN|KEY)\w*: *(.*)$", COMPOSE, re.MULTILINE)
-    assert secret == ["${GRAFANA_ADMIN_PASSWORD:-}"]
+    assert secret == ["/keys/keys.json", "/keys/keys.json", "${GRAFANA_ADMIN_PASSWORD:-}"]
+
+
+def test_the_compose_file_shows_how_to_make_a_key_and_only_that_command_writes_it() -> None:
+    assert "# docker compose run --rm keys new --scope score" in COMPOSE
+    service, keys = SERVICES["service"], SERVICES["keys"]
+    assert (keys["entrypoint"], keys["profiles"], keys["network_mode"]) == (["nelbo", "keys"], ["keys"], "none")
+    assert (keys["image"], keys["environment"]["NELBO_KEYS"]) == (
+        service["image"],
+        service["environment"]["NELBO_KEYS"],
+    )
+    assert ("keys:/keys:ro" in service["volumes"], keys["volumes"]) == (True, ["keys:/keys"])
+    assert "install -d -m 700 -o 10001 -g 10001 /keys" in stage("run")
+
+
+def test_the_compose_file_sets_no_setting_that_does_not_exist_and_needs_keys() -> None:
+    names = {name.removeprefix(PREFIX).lower() for name in SERVICES["service"]["environment"]}
+    assert names <= set(Settings.model_fields)
+    assert "access" not in names
+    assert re.findall(r"NELBO_HOST=(\S+)", stage("service")) == ["0.0.0.0"]  # noqa: S104  # closed without a word
 
 
 def test_only_the_training_writes_models_and_only_when_asked() -> None:

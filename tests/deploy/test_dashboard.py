@@ -2,6 +2,8 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from benchmarks.mixed_traffic import Sent, Traffic, differences, growth, send_al
 from benchmarks.panels import DASHBOARD, Panel, read_panels
 from benchmarks.serving_process import serving, wait_until_ready
 from benchmarks.watching import RULES, Prometheus, watching
+from service.keys import new_key, write_keys
 from tests.bundles import write_tiny_bundle
 from tests.deploy.programs import program
 
@@ -72,7 +75,23 @@ def test_prometheus_sees_the_service_and_has_loaded_the_rules(watched: Watched) 
     assert [(target["labels"]["job"], target["health"]) for target in targets] == [("nelbo", "up")]
     rules = [rule for group in watched.prometheus.api("rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 13
+    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 14
+
+
+def test_prometheus_scrapes_with_a_key_where_metrics_need_one(tmp_path: Path) -> None:
+    prometheus = program("prometheus", "apt-get install prometheus")
+    write_tiny_bundle(tmp_path / "models")
+    text, key = new_key(["read"], "prometheus", datetime.now(UTC), None)
+    write_keys(tmp_path / "keys.json", [key])
+    (tmp_path / "key").write_text(text)
+    (tmp_path / "prometheus").mkdir()
+    with (
+        serving(tmp_path / "models", KEYS=tmp_path / "keys.json") as service,
+        watching(service.url, tmp_path / "prometheus", prometheus, key=tmp_path / "key") as watcher,
+    ):
+        _wait_for_scrapes(watcher, 1)
+        (target,) = watcher.api("targets")["activeTargets"]
+        assert (target["health"], target["lastError"]) == ("up", "")
 
 
 def test_prometheus_holds_what_was_sent(watched: Watched) -> None:

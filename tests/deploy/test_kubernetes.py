@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.settings import Settings
 from tests.deploy.programs import program
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
@@ -103,10 +104,23 @@ def test_the_overlay_changes_image_models_and_replicas_and_nothing_of_the_probes
     base, example = by_kind("base"), by_kind("overlays/example")
     service, models = containers("overlays/example")
     assert service["image"] == "example.com/nelbo:0.1.0"
-    assert service["volumeMounts"] == [{"name": "models", "mountPath": "/models", "readOnly": True}]
+    assert {(mount["mountPath"], mount["readOnly"]) for mount in service["volumeMounts"]} == {
+        ("/models", True),
+        ("/keys", True),
+    }
     assert models["volumeMounts"] == [{"name": "models", "mountPath": "/target"}]
     assert {resource["metadata"]["namespace"] for resource in example.values()} == {"anomalies"}
     assert example["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
     assert (
         service["readinessProbe"] == base["Deployment"]["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
     )
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_keys_come_from_a_secret_that_may_be_made_later(folder: str) -> None:
+    pod = by_kind(folder)["Deployment"]["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["keys"]["secret"] == {"secretName": "nelbo-keys", "optional": True, "defaultMode": 0o440}
+    settings = {variable["name"]: variable["value"] for variable in containers(folder)[0]["env"]}
+    assert settings == {"NELBO_KEYS": "/keys/keys.json", "NELBO_METRICS_OPEN": "true"}
+    assert {name.removeprefix("NELBO_").lower() for name in settings} <= set(Settings.model_fields)

@@ -39,6 +39,15 @@ def test_the_configuration_is_sound_and_finds_its_rules() -> None:
     assert "SUCCESS: 2 rule files found" in output
 
 
+def test_the_configuration_of_the_page_on_access_is_sound(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "access.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(scrape_configs:.*?)```", page, re.DOTALL)
+    (tmp_path / "key").write_text("a key")
+    (tmp_path / "prometheus.yml").write_text(block.replace("/etc/prometheus/key", str(tmp_path / "key")))
+    code, output = promtool("check", "config", "--lint-fatal", str(tmp_path / "prometheus.yml"))
+    assert code == 0, output
+
+
 def test_each_alert_fires_when_it_should_and_not_before() -> None:
     code, output = promtool("test", "rules", "alerts_test.yml")
     assert code == 0, output

@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.bundles import write_tiny_bundle
 
@@ -62,3 +63,26 @@ def test_the_request_that_serve_prints_is_answered(models: Path) -> None:
         process.send_signal(signal.SIGTERM)
     assert (found.status_code, process.returncode) == (200, 0)
     assert greeting.startswith(f"Serving pumps from {models} at http://127.0.0.1:0 (stop with Ctrl-C)\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--keys", "k.json"], "Requests need a key; to make one: nelbo keys new --scope score --keys k.json\n"),
+        (["--access", "keys"], "nelbo keys new --scope score --keys FILE, and serve with --keys FILE\n"),
+        (["--access", "open"], "Documentation at http://192.0.2.1:8000/docs, metrics at "),
+        ([], "Requests need a key"),
+    ],
+)
+def test_serve_says_whether_requests_need_a_key(options: list[str], said: str, models: Path) -> None:
+    found = serve("--models", str(models), "--host", "192.0.2.1", *options)
+    assert said in found.stderr
+    assert ("-H 'authorization: Bearer KEY' " in found.stderr) is ("open" not in options)
+
+
+def test_an_open_service_with_a_file_of_keys_is_a_contradiction() -> None:
+    found = serve("--keys", "k.json", "--access", "open")
+    assert (found.returncode, found.stderr) == (
+        2,
+        "NELBO_ACCESS: expected keys where NELBO_KEYS names a file of them, got 'open'\n",
+    )

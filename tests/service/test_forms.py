@@ -19,6 +19,7 @@ from service.live import Live
 from service.problems import JSON, Answer
 from service.request import ScoreRequest
 from tests.bundles import VERSION, normal_records, odd_record
+from tests.service.conftest import Client
 
 NAMES = ("serial", "pressure", "valve", "in/out [l/s]", "rpm", "heated")
 # A value missing, a field left out, a category unseen, and records that every sensible rate flags.
@@ -244,3 +245,11 @@ def test_what_the_body_has_no_place_for_stands_in_headers(form: str, live: Live)
 def test_a_refusal_is_a_problem_in_json_whatever_is_accepted(live: Live) -> None:
     found, _ = post(live, b"{", JSON, accept=CSV)
     assert (found.status, found.headers["content-type"]) == (400, "application/problem+json")
+
+
+def test_an_answer_as_csv_holds_no_formula(client: Client) -> None:
+    records = [odd_record(serial="=1+1"), odd_record(serial="-5"), odd_record(serial="\t@SUM(1)")]
+    found = client.post(
+        "/v1/models/pumps/score", json={"records": records}, headers={"accept": "text/csv"}
+    ).text.splitlines()
+    assert [row[1] for row in csv.reader(found)] == ["serial", "'=1+1", "-5", "'\t@SUM(1)"]

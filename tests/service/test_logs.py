@@ -2,6 +2,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def test_an_event_is_one_line_of_json_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info")
+    logs.configure("info", Path("/models"))
     logs.event("model loaded", model="pumps", previous=None)
     (line,) = lines(capsys)
     assert line.pop("timestamp").endswith("+00:00")
@@ -38,20 +39,20 @@ def test_an_event_is_one_line_of_json_in_utc(capsys: pytest.CaptureFixture[str])
 
 
 def test_lines_of_other_libraries_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info")
+    logs.configure("info", Path("/models"))
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
     (line,) = lines(capsys)
     assert (line["event"], line["logger"]) == ("Invalid HTTP request received.", "uvicorn.error")
 
 
 def test_an_event_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("error")
+    logs.configure("error", Path("/models"))
     logs.event("model loaded")
     assert lines(capsys) == []
 
 
 def test_a_scored_request_writes_no_line(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info")
+    logs.configure("info", Path("/models"))
     client.score([odd_record(), odd_record(pressure="secret")])
     assert lines(capsys) == []
 
@@ -62,7 +63,7 @@ def test_a_failure_is_logged_with_its_ids_and_place_but_without_its_text(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret-valve")
 
-    logs.configure("info")
+    logs.configure("info", Path("/models"))
     monkeypatch.setattr(Scorer, "score", fail)
     headers = {"x-request-id": "r1", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
     client.post("/v1/models/pumps/score", json={"records": [odd_record(valve="secret-valve")]}, headers=headers)
@@ -78,7 +79,7 @@ def test_a_failure_is_logged_with_its_ids_and_place_but_without_its_text(
 
 
 def test_no_value_of_a_record_is_ever_logged(client_factory: ClientFactory, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("debug")
+    logs.configure("debug", Path("/models"))
     client = client_factory()
     client.score([odd_record(serial="secret", pressure="secret", valve="secret"), {"secret": "secret"}])
     client.score([odd_record(pressure="secret")], "?strict=true")
@@ -95,7 +96,7 @@ def test_a_malformed_traceparent_has_no_trace_id(header: str) -> None:
 
 
 def test_log_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info")
+    logs.configure("info", Path("/models"))
     handler = logging.getLogger().handlers[0]
     assert isinstance(handler, logging.StreamHandler)
     assert handler.stream is sys.stderr

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from service.keys import new_key, write_keys
 from tests.bundles import odd_record
 from tests.service.conftest import Scrape
 
@@ -173,6 +175,52 @@ def test_a_strange_host_or_path_is_no_failure_of_ours(start: Start) -> None:
     assert raw(port, b"GET /healthz/live?a HTTP/1.1\r\nhost: [::\r\n" + end).startswith(b"HTTP/1.1 200 ")
     assert raw(port, b"GET /v1/models/%ff%00 HTTP/1.1\r\nhost: x\r\n" + end).startswith(b"HTTP/1.1 404 ")
     assert raw(port, b"GET /v1/\xff HTTP/1.1\r\nhost: x\r\n" + end)[9:10] == b"4"
+
+
+def test_an_address_that_others_reach_needs_keys_and_a_new_one_works_without_a_restart(
+    start: Start, tmp_path: Path
+) -> None:
+    process, port = start(HOST="0.0.0.0", KEYS=tmp_path / "keys.json")  # noqa: S104  # the point
+    assert process.stderr is not None
+    warning = json.loads(process.stderr.readline())
+    assert (warning["level"], "nelbo keys new" in warning["next_step"]) == ("warning", True)
+    url = f"http://127.0.0.1:{port}"
+    text, key = new_key(["read"], "", datetime.now(UTC), None)
+    headers = {"authorization": f"Bearer {text}"}
+    assert httpx.get(f"{url}/healthz/live").status_code == 200
+    assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 401
+    for keys, expected in (([key], 200), ([], 401)):
+        write_keys(tmp_path / "keys.json", keys)
+        until = time.monotonic() + 30
+        while httpx.get(f"{url}/v1/models", headers=headers).status_code != expected:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+def test_a_wrong_file_of_keys_is_told_in_full_and_ends_with_2(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text('{"format": 1, "keys": [{"id": "x"}, 7]}')
+    found = run("-m", "service", MODELS=models, PORT=0, KEYS=tmp_path / "keys.json")
+    assert found.returncode == 2
+    assert found.stderr.splitlines() == [
+        "the file of keys: key 0: Object missing required field `name`",
+        "the file of keys: key 1: Expected `object`, got `int`",
+    ]
+
+
+def test_a_stranger_is_answered_and_cut_off_while_his_body_still_comes(start: Start, tmp_path: Path) -> None:
+    _, port = start(KEYS=tmp_path / "keys.json")
+    for framing in (b"content-length: 99000000\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n40\r\n" + b" " * 64):
+        found = raw(port, HEAD + framing)  # reads to the end, so the connection was closed
+        assert found.startswith(b"HTTP/1.1 401 ")
+        assert b"www-authenticate: Bearer" in found
+        assert b'"detail":"expected a key' in found
+
+
+def test_a_stranger_with_a_short_body_may_ask_again_on_his_connection(start: Start, tmp_path: Path) -> None:
+    _, port = start(KEYS=tmp_path / "keys.json")
+    request = HEAD + b"content-length: 2\r\n\r\n{}"
+    found = raw(port, request, request, b"GET /healthz/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert (found.count(b"HTTP/1.1 401 "), found.count(b"HTTP/1.1 200 ")) == (2, 1)
 
 
 def test_counters_are_exact_while_many_ask_at_once(start: Start) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
+from service.keys import new_key, write_keys
 from tests.bundles import VERSION, normal_records, odd_record
 
 ROOT = Path(__file__).parents[3]
@@ -102,3 +104,24 @@ def test_it_shows_what_was_wrong(client: Any) -> None:
         "input 'rpm', value 0: expected a finite number, or NaN for a missing one, got inf"
     )
     assert caught.value.status() == "400"
+
+
+def test_it_sends_a_key_as_a_header(models: Path, tmp_path: Path) -> None:
+    text, key = new_key(["score", "read"], "triton", datetime.now(UTC), None)
+    write_keys(tmp_path / "keys.json", [key])
+    headers = {"Authorization": f"Bearer {text}"}
+    settings = {"NELBO_MODELS": str(models), "NELBO_PORT": "0", "NELBO_KEYS": str(tmp_path / "keys.json")}
+    env = os.environ | settings | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-m", "service"], env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        keyed = triton.InferenceServerClient(f"127.0.0.1:{json.loads(process.stderr.readline())['port']}")
+        until = time.monotonic() + 30
+        while not keyed.is_server_ready(headers=headers) and time.monotonic() < until:
+            time.sleep(0.05)
+        found = keyed.infer("pumps", inputs(binary=True), headers=headers).as_numpy("flagged").tolist()
+        with pytest.raises(InferenceServerException) as caught:
+            keyed.infer("pumps", inputs(binary=True))
+        keyed.close()
+        process.kill()
+    assert found == [False] * 4 + [True]
+    assert (caught.value.status(), "Authorization: Bearer KEY" in caught.value.message()) == ("401", True)

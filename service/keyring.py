@@ -1,0 +1,107 @@
+"""The keys that hold now: read from their file, and again when it has changed."""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hmac import compare_digest
+from pathlib import Path
+
+from service import logs
+from service.keys import SCOPES, Key, KeysError, Scope, digest_of, id_of, read_keys
+
+POLL_S = 1.0  # a key that was revoked works for so long at most, and while a request of its goes on
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose key it is, and what it may."""
+
+    id: str
+    digest: bytes
+    scopes: frozenset[Scope]
+    meets: frozenset[str]  # the needs of routes that it may ask
+    expires_at: float  # seconds since 1970
+
+
+# What a key of an unknown id is compared with, so that each presented key is hashed and compared once.
+_NOBODY = Holder("", secrets.token_bytes(32), frozenset(), frozenset(), 0.0)
+
+
+class KeyRing:
+    """The keys of a file, which need not be there yet.
+
+    Args:
+        path: of the file.
+        clock: seconds since 1970.
+
+    Raises:
+        KeysError: the file is there and wrong. Later on, such a file leaves the keys as they are.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = path, clock
+        self._holders: dict[bytes, Holder] = {}
+        self._seen = self._stamp()
+        self._stopping = threading.Event()
+        self.is_current = True  # whether the keys are those that the file holds
+        if self._seen is not None:
+            self._holders = _by_id(read_keys(path))
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def holder(self, key: bytes) -> Holder | None:
+        """Whose key it is; None where it is unknown, revoked or expired.
+
+        Which keys there are decides nothing about the time that this takes but through the id, which is no secret.
+        """
+        known = self._holders.get(id_of(key), _NOBODY)
+        is_theirs = compare_digest(digest_of(key), known.digest)
+        return known if is_theirs and self._clock() < known.expires_at else None
+
+    def refresh(self) -> None:
+        """Reads the file if it has changed; where that fails, the keys of before go on."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._holders = _by_id(read_keys(self._path))
+        except KeysError as error:
+            self.is_current = False
+            logs.event("keys not read", level=logging.ERROR, reason=str(error), n_keys=len(self._holders))
+        else:
+            self.is_current = True
+            logs.event("keys read", n_keys=len(self._holders))
+
+    def watch(self) -> None:
+        """Refreshes again and again until `close`, in a thread of its own: a file system may take its time."""
+        threading.Thread(target=self._watch, name="keys", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the watching."""
+        self._stopping.set()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(POLL_S):
+            self.refresh()
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """What differs when the file does; None where there is none."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _by_id(keys: Sequence[Key]) -> dict[bytes, Holder]:
+    return {key.id.encode(): _holder(key) for key in keys}
+
+
+def _holder(key: Key) -> Holder:
+    meets = SCOPES if "admin" in key.scopes else key.scopes
+    return Holder(key.id, key.digest, frozenset(key.scopes), frozenset((*meets, "any")), key.expires_at)
