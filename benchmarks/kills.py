@@ -20,10 +20,11 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.report import RESULTS, markdown_table, write_report
-from tests.kills import KILLS, REFUSALS, Found, Work, look, prepared, run_again, works
+from tests.kills import Found, Work, look, prepared, run_again, works
+from tests.shim import KILLS, REFUSALS
 
 _GROUPS = ("store", "calibrate", "score")
-_CALLS = "openat write fsync ftruncate close mkdir rename unlink unlinkat rmdir flock".split()
+_CALLS = ["openat", "write", "fsync", "ftruncate", "close", "mkdir", "rename", "unlink", "unlinkat", "rmdir", "flock"]
 _PATIENCE_S = 30.0
 
 
@@ -65,7 +66,17 @@ def _is_killed(work: Callable[[], object], call: str, at: int) -> bool:
         finally:
             os._exit(0)
     os.waitpid(child, os.WUNTRACED)
-    trace = ["strace", "-p", str(child), "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={at}"]
+    trace = [
+        "strace",
+        "-p",
+        str(child),
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={call}:signal=KILL:when={at}",
+    ]
     with subprocess.Popen(trace, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as tracing:
         assert tracing.stderr is not None
         assert b"attached" in tracing.stderr.readline()
@@ -102,7 +113,9 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
         for one in found
     ]
     n, holds = sum(sum(one.steps.values()) for one in found), all(one.holds for one in found)
-    sentence = f"{n:,} steps, {sum(len(one.half_visible) for one in found)} half-visible: {'holds' if holds else 'FAILS'}."
+    sentence = (
+        f"{n:,} steps, {sum(len(one.half_visible) for one in found)} half-visible: {'holds' if holds else 'FAILS'}."
+    )
     print(sentence, f"{time.process_time() - started:.0f} s of this process")
     table = markdown_table(["loop", *ways, "half visible", "not healed"], rows)
     name, options = ("kills_calls", " --calls") if asked.calls else ("kills", "")

@@ -294,11 +294,12 @@ def _watched(process: int, run: Run, threads: Sequence[threading.Thread]) -> lis
 
 def verdicts(found: Mapping[str, object]) -> dict[str, bool]:
     """What is asked for, and whether it holds."""
-    before, after = found["at_rest"]  # type: ignore[misc]
+    at_rest = found["at_rest"]
+    assert isinstance(at_rest, list)
     return {
         "every answer as expected": not found["unexpected"],
         f"memory slope at most {_MOST_SLOPE:.0%}": float(str(found["memory_slope"])) <= _MOST_SLOPE,
-        "descriptors and threads equal": before == after,
+        "descriptors and threads equal": at_rest[0] == at_rest[1],
         f"p50 of the last third at most {_MOST_LATENCY:g} of the first": float(str(found["latency_ratio"]))
         <= _MOST_LATENCY,
     }
@@ -344,7 +345,8 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS, pictur
     figures.append(("requests", f"{sum(found['requests'].values()):,}"))  # type: ignore[attr-defined]
     body = f"{markdown_table(['asked for', 'holds'], rows)}\n\n{markdown_table(['figure', ''], figures)}"
     print(body)
-    command = f"python -m benchmarks.soak --minutes {asked.minutes:g} --requests {asked.requests} --reloads {asked.reloads}"
+    options = f"--minutes {asked.minutes:g} --requests {asked.requests} --reloads {asked.reloads}"
+    command = f"python -m benchmarks.soak {options}"
     write_report("soak", "Soak", command, {**found, "verdicts": held}, body, results)
     return 0 if all(held.values()) else 1
 

@@ -206,7 +206,7 @@ def body_of(head_: bytes, found: Sequence[Result | FaultyResult]) -> bytes:
         return b"%b%b}" % (head_, encode(found))
     body = bytearray()
     encode_into(found, body)
-    return b"%b%b}" % (head_, body)
+    return b"".join((head_, body, b"}"))
 
 
 def find_scorer(live: Live, name: str) -> Scorer:

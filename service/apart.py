@@ -1,4 +1,4 @@
-"""Work that may hang, as a look at a store on a network may: neither the event loop nor the end of the process waits."""
+"""Work that may hang, as a look at a store on a network may: neither the event loop waits nor the process's end."""
 
 import asyncio
 import threading

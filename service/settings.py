@@ -107,6 +107,7 @@ def read_settings() -> Settings:
     except ValidationError as error:
         problems += [_problem(str(fault["loc"][0]), fault["input"]) for fault in error.errors()]
     given = {name.upper()[len(PREFIX) :]: value for name, value in os.environ.items() if _is_ours(name)}
+    problems += [line for line in _empty(given) if line not in problems]
     problems += [*_wrong_folders(given), *_unknown(given)]
     if found is not None:
         problems += _conflicts(found)
@@ -136,6 +137,11 @@ def _shown(value: object) -> str:
     """A wrong value as its setter sees it: not more of it than a line holds."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _empty(given: Mapping[str, str]) -> Iterator[str]:
+    """A path that is empty would be the folder of the moment."""
+    return (_problem(name, "") for name in Settings.model_fields if given.get(name.upper()) == "")
 
 
 def _wrong_folders(given: Mapping[str, str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nelbo.bundle import read_bundle, replace_file
-from nelbo.errors import NelboError
+from nelbo.errors import BundleError
 from nelbo.store import Store
 from service.live import load_scorer
 from tests.bundles import write_tiny_bundle
@@ -29,9 +29,7 @@ def found(group: str, failure: str, only: str = "") -> dict[str, list[str]]:
     """What loops over a group of works saw, in a process of their own; `make bench-kills` runs all of them."""
     command = [sys.executable, "-m", "tests.kills", group, failure, "--changes", "--only", only]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    run = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     loops = [json.loads(line) for line in run.stdout.splitlines()]
     assert loops, run.stderr[-2000:]
     problems = ("half_visible", "not_healed", "not_told")
@@ -175,7 +173,7 @@ class Meddling(Shim):
 
     meddle: Callable[[], object] = lambda: None
 
-    def step(self, name: str, path: object, *, is_reading: bool = False, is_removing: bool = False) -> None:
+    def step(self, name: str, path: object, **_: bool) -> None:
         self.done.append(Operation(name, str(path)))
         if len(self.done) == self.at:
             with counting(Shim(self.root)):
@@ -195,8 +193,7 @@ def test_a_bundle_that_is_replaced_at_any_step_of_its_load_is_one_of_both_or_ref
         try:
             with counting(shim):
                 scorer = load_scorer(Store(models).live("pumps"), "pumps")
-        except NelboError as error:
-            assert "digest" in str(error)
+        except BundleError:
             outcomes.add("refused")
         else:
             assert scorer.bundle.digest in digests

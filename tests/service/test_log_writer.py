@@ -1,7 +1,9 @@
+import contextlib
 import json
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +16,13 @@ def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
     for descriptor in (reading, writing):
-        try:
+        with contextlib.suppress(OSError):
             os.close(descriptor)
-        except OSError:
-            pass
 
 
 def writer_to(descriptor: int) -> LogWriter:
     writer = LogWriter(os.fdopen(descriptor, "w", closefd=False))
-    writer.setFormatter(JsonFormatter())
+    writer.setFormatter(JsonFormatter(Path("models")))
     return writer
 
 

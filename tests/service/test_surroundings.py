@@ -228,4 +228,3 @@ def test_scrapes_that_are_read_byte_by_byte_keep_nobody_waiting(store: Path) -> 
         for _ in range(20):
             assert {connection.recv(1) for connection in slow} != {b""}
             assert service.is_well()
-
