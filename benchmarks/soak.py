@@ -220,11 +220,7 @@ class Run:
 
 
 def slope(samples: Sequence[Sample]) -> float:
-    """How much the memory grows from the first sample to the last, as a share of it, by a straight line through all.
-
-    >>> slope([Sample(0, 100, 0), Sample(1, 101, 0), Sample(2, 102, 0)])
-    0.0198...
-    """
+    """How much the memory grows from the first sample to the last, as a share of it, by a straight line through all."""
     at = np.array([sample.at_s for sample in samples])
     memory = np.array([sample.pss_mb for sample in samples])
     growth = np.polyfit(at, memory, 1)[0] * (at[-1] - at[0])

@@ -128,6 +128,15 @@ def test_a_host_that_is_not_ours_is_told_in_a_sentence(models: Path) -> None:
     assert found.stderr.startswith("cannot listen on 192.0.2.1 port 0: ")
 
 
+@pytest.mark.parametrize("host", ["http://x", "999.1.1.1", "a..b", "x" * 300])
+def test_a_host_that_is_no_address_is_told_in_a_sentence(host: str, models: Path) -> None:
+    found = run("-m", "service", MODELS=models, HOST=host, PORT=0)
+    assert (found.returncode, found.stderr) == (
+        2,
+        f"cannot listen on {host[:80]} port 0: there is no such address; NELBO_HOST and NELBO_PORT change it\n",
+    )
+
+
 def raw(port: int, *parts: bytes) -> bytes:
     """What comes back for bytes on the wire, until the service closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
