@@ -220,9 +220,12 @@ class Run:
 
 
 def slope(samples: Sequence[Sample]) -> float:
-    """How much the memory grows from the first sample to the last, as a share of it, by a straight line through all."""
+    """How much the memory grows from the first sample to the last, as a share of it, by a straight line through all.
+
+    Of the resident set, since the proportional one changes with other processes that use the same libraries.
+    """
     at = np.array([sample.at_s for sample in samples])
-    memory = np.array([sample.pss_mb for sample in samples])
+    memory = np.array([sample.rss_mb for sample in samples])
     growth = np.polyfit(at, memory, 1)[0] * (at[-1] - at[0])
     return float(growth / memory.mean())
 
@@ -337,6 +340,7 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS, pictur
     rows = [(bar, "yes" if holds else "NO") for bar, holds in held.items()]
     figures = [(name, json.dumps(found[name])) for name in ("memory_slope", "latency_ratio", "at_rest", "unexpected")]
     first, last = samples[0], samples[-1]
+    figures.append(("RSS, first and last, MB", f"{first.rss_mb:g}, {last.rss_mb:g}"))
     figures.append(("PSS, first and last, MB", f"{first.pss_mb:g}, {last.pss_mb:g}"))
     figures.append(("requests", f"{sum(found['requests'].values()):,}"))  # type: ignore[attr-defined]
     body = f"{markdown_table(['asked for', 'holds'], rows)}\n\n{markdown_table(['figure', ''], figures)}"

@@ -18,8 +18,8 @@ def test_a_service_that_is_asked_and_swapped_for_a_while_holds_what_it_held(tmp_
 
 
 def test_the_slope_of_memory_is_that_of_a_line_through_all_samples() -> None:
-    assert slope([Sample(at, 100 + at, 0) for at in range(11)]) == pytest.approx(10 / 105)
-    assert abs(slope([Sample(at, 100, 0) for at in range(11)])) < 1e-9
+    assert slope([Sample(at, 0, 100 + at) for at in range(11)]) == pytest.approx(10 / 105)
+    assert abs(slope([Sample(at, 0, 100) for at in range(11)])) < 1e-9
 
 
 def test_latency_that_doubles_is_seen() -> None:
