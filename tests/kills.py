@@ -266,7 +266,7 @@ class Stores:
         folder = root / "models" / "pumps"
         assert Store(root / "models").live("pumps").name == NEW
         assert names(folder / NEW) == sorted([*self._files, "manifest.json"])
-        assert set(names(folder)) <= {OLD, NEW, "aliases.json"}, names(folder)
+        assert set(names(folder)) <= {OLD, NEW, "aliases.json", ".lock"}, names(folder)
 
     def _is_untouched(self, root: Path) -> None:
         self._check_old(root)
@@ -332,7 +332,7 @@ class Calibrations:
     def _is_done(self, root: Path) -> None:
         self._check(root)
         assert Store(root / "models").live("pumps").name != OLD
-        assert not [name for name in names(root / "models" / "pumps") if name.startswith(".")]
+        assert not [name for name in names(root / "models" / "pumps") if name.startswith(".partial-")]
 
 
 # --- files of results --------------------------------------------------------------------------------
