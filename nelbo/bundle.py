@@ -145,7 +145,7 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         BundleError: naming the bundle, the file and what is wrong with it.
     """
-    manifest = _parse_manifest(_read(folder, MANIFEST), folder)
+    manifest = read_manifest(folder)
     label = f"bundle '{manifest.name}@{manifest.version}'"
     check_name(manifest.name)
     for name in NEEDED:
@@ -164,6 +164,15 @@ def read_bundle(folder: Path) -> Bundle:
         golden=_parse_golden(contents["golden.ndjson"], label),
         card=contents.get("MODEL_CARD.md", b"").decode(errors="replace"),
     )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What a folder says its bundle is; the other files are not looked at.
+
+    Raises:
+        BundleError: it is missing, or was changed after export.
+    """
+    return _parse_manifest(_read(folder, MANIFEST), folder)
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nelbo.errors import BundleError, NelboError
+from nelbo.errors import BundleError, NelboError, SchemaChangedError
 from nelbo.store import find_bundle
 from nelbo.terminal import printable
 
@@ -82,6 +82,16 @@ Explained = Annotated[
 Jobs = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, help="Processes; as many as there are cores if not given.")
 ]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
+Force = Annotated[bool, typer.Option("--force", help="Also where it reads other records than the live version.")]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="NELBO_KEEP_VERSIONS",
+        help="Remove all but so many of the newest versions, none that has an alias; all stay if not given.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -129,7 +139,8 @@ def _app() -> typer.Typer:
 
 def _order(entry: EntryPoint) -> tuple[int, str]:
     """As a newcomer needs them."""
-    first = ["schema", "fit", "report", "calibrate", "verify", "score", "evaluate", "drift", "serve", "keys"]
+    first = ["schema", "fit", "report", "calibrate", "verify", "promote", "rollback"]
+    first += ["score", "evaluate", "drift", "serve", "keys"]
     return (first.index(entry.name) if entry.name in first else len(first), entry.name)
 
 
@@ -173,6 +184,50 @@ def verify(bundle: BundleName, models: Models = Path("models"), as_json: AsJson 
         typer.echo(json.dumps(found))
     else:
         typer.echo(f"{read.label}: {len(read.manifest.files)} files and {len(read.golden)} golden records as exported")
+
+
+def promote(
+    name: ModelName,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version to make live, or an alias of it.")],
+    models: Models = Path("models"),
+    force: Force = False,
+    keep: Keep = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the live one, once it has been verified. A running service takes it by itself."""
+    _promote(name, version, models, force=force, keep=keep, as_json=as_json)
+
+
+def rollback(name: ModelName, models: Models = Path("models"), force: Force = False, as_json: AsJson = False) -> None:
+    """Go back to the version that was live before; once more, and nothing has changed."""
+    from nelbo.store import PREVIOUS
+
+    _promote(name, PREVIOUS, models, force=force, keep=None, as_json=as_json)
+
+
+def _promote(name: str, version: str, models: Path, *, force: bool, keep: int | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from nelbo.promotion import promote as promoted
+    from nelbo.store import Store
+
+    try:
+        found = promoted(Store(models), name, version, force=force, keep=keep)
+    except (BundleError, SchemaChangedError) as error:
+        if not as_json:
+            typer.echo(printable(f"nelbo: {error}"), err=True)
+        else:
+            columns = error.changes if isinstance(error, SchemaChangedError) else ()
+            changes = [{"column": column, "before": before, "after": after} for column, before, after in columns]
+            typer.echo(json.dumps({"name": name, "ok": False, "detail": str(error), "changes": changes}))
+        raise typer.Exit(FINDING) from error
+    if as_json:
+        typer.echo(json.dumps({"ok": True, **asdict(found)}))
+        return
+    back = f"; nelbo rollback {name} goes back to {found.previous}" if found.previous else ""
+    typer.echo(f"{name}@{found.version} {'is live' if found.changed else 'was live already'}{back}")
+    if found.removed:
+        typer.echo(f"removed: {', '.join(found.removed)}")
 
 
 def score(

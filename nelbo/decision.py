@@ -18,6 +18,7 @@ from nelbo.intent import Intent
 from nelbo.segments import ALL, Numbers
 
 Mode = Literal["certified", "extrapolated"]
+_MOST_DECISIONS = 256  # that are remembered; chosen
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,9 @@ class Decider:
             for number, n in enumerate(self.n_of_segments)
             if _n_flagged(self.default_rate, n, self.default_confidence) > 0
         ]
-        self._decide = lru_cache(maxsize=256)(self._decided)  # clients ask for the same few rates again and again
+        # Clients ask for the same few rates again and again. Not `lru_cache`: with a method in it the decider would
+        # hold itself, and its memory would be kept until garbage is looked for.
+        self._decisions: dict[tuple[float | None, float | None], Decision] = {}
 
     def decide(self, rate: float | None = None, confidence: float | None = None) -> Decision:
         """The thresholds for a false-alarm rate.
@@ -189,7 +192,13 @@ class Decider:
         Raises:
             CalibrationError: the rate is no share, or the calibration records do not carry it.
         """
-        return self._decide(rate, confidence)
+        found = self._decisions.get((rate, confidence))
+        if found is None:
+            found = self._decided(rate, confidence)
+            if len(self._decisions) >= _MOST_DECISIONS:
+                self._decisions.clear()
+            self._decisions[rate, confidence] = found
+        return found
 
     def _decided(self, rate: float | None, confidence: float | None) -> Decision:
         if rate is None:

@@ -7,12 +7,17 @@ NelboError
 │   └── TooManyRecordsError  a body of more records than its reader takes
 ├── RecordError        one record; carries its index, field, expected and found
 ├── BundleError        a bundle that is damaged, or not what it says
-├── StoreError         a model, version or alias that is not there
+├── StoreError         the store of models cannot be read
+│   ├── UnknownVersionError  a model, version or alias that is not there
+│   └── StoreWriteError      the store may not be changed, or cannot be
+├── SchemaChangedError  a version reads other records than the one that it would replace; carries the changes
 ├── IntentError        a wish about false alarms that means nothing; carries the parameter's name
 └── CalibrationError   a rate that the calibration records do not carry, a score that is no number
 
 A programming mistake is a `TypeError` or an `AssertionError`, never one of these.
 """
+
+from collections.abc import Sequence
 
 
 class NelboError(Exception):
@@ -65,7 +70,28 @@ class BundleError(NelboError):
 
 
 class StoreError(NelboError):
+    """The store of models cannot be read."""
+
+
+class UnknownVersionError(StoreError):
     """A model, version or alias is not in the store."""
+
+
+class StoreWriteError(StoreError):
+    """The store may not be changed, or cannot be."""
+
+
+class SchemaChangedError(NelboError):
+    """A version reads other records than the one that it would replace.
+
+    Args:
+        detail: which versions, and every column that differs.
+        changes: of each column, its name, what the records held before and what they would hold.
+    """
+
+    def __init__(self, detail: str, changes: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__(detail)
+        self.changes = tuple(changes)
 
 
 class IntentError(NelboError):

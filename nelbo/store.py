@@ -1,15 +1,21 @@
 """Where bundles live: `models/<name>/<version>/`, and `aliases.json` that says which version is live."""
 
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from nelbo.bundle import MANIFEST, NAME, replace_file
-from nelbo.errors import StoreError
+from nelbo.errors import StoreError, StoreWriteError, UnknownVersionError
+from nelbo.lock import locked
 
 ALIASES = "aliases.json"
 LIVE, PREVIOUS = "live", "previous"
+_REMOVED = ".removed-"  # a version on its way out; nothing reads it
 
 
 @dataclass(frozen=True)
@@ -23,18 +29,38 @@ class Store:
     root: Path
 
     def names(self) -> list[str]:
-        """The models that have at least one version."""
+        """The models that have at least one version, or of which that cannot be told.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
         if not self.root.is_dir():
             return []
         found = sorted(path.name for path in self.root.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
-        return [name for name in found if self.versions(name)]
+        return [name for name in found if self._may_have_versions(name)]
+
+    def _may_have_versions(self, name: str) -> bool:
+        try:
+            return next(self._versions(name), None) is not None
+        except OSError:  # which is no reason for the others not to be found
+            return True
 
     def versions(self, name: str) -> list[str]:
-        """A model's versions, oldest first; unfinished exports are none."""
+        """A model's versions, oldest first; unfinished exports are none.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        try:
+            return sorted(self._versions(name))
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+
+    def _versions(self, name: str) -> Iterator[str]:
         folder = self.root / name
-        if NAME.fullmatch(name) is None or not folder.is_dir():
-            return []
-        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and (p / MANIFEST).is_file())
+        if NAME.fullmatch(name) is not None and folder.is_dir():
+            entries = (path for path in folder.iterdir() if not path.name.startswith("."))
+            yield from (path.name for path in entries if (path / MANIFEST).is_file())
 
     def aliases(self, name: str) -> dict[str, str]:
         """Version by alias.
@@ -56,49 +82,105 @@ class Store:
         """The folder of a model's live version, or of its newest where no alias says.
 
         Raises:
-            StoreError: there is no such model, or its alias points nowhere.
+            UnknownVersionError: there is no such model, or its alias points nowhere.
         """
-        version = self.aliases(name).get(LIVE) if name in self.names() else None
-        return self.find(f"{name}@{version}" if version else name)
+        return self.folder(name, LIVE)
 
     def find(self, reference: str) -> Path:
         """The folder of `NAME`, `NAME@version`, `NAME@alias`; `NAME` alone is the live version.
 
         Raises:
-            StoreError: there is none; the text lists what there is.
+            UnknownVersionError: there is none; the text lists what there is.
         """
         name, _, version = reference.partition("@")
+        return self.folder(name, version or LIVE)
+
+    def folder(self, name: str, version: str) -> Path:
+        """The folder of a version.
+
+        Args:
+            name: of the model; any text, for it is looked up and no part of a path before it is found.
+            version: or an alias of it, likewise; `live` is the newest version where no alias says.
+
+        Raises:
+            UnknownVersionError: there is none; the text lists what there is.
+        """
         versions = self.versions(name)
         if not versions:
             known = ", ".join(self.names()) or "none"
-            raise StoreError(f"no model '{name}' in {self.root}; there: {known}")
+            raise UnknownVersionError(f"no model '{name}' in {self.root}; there: {known}")
         aliases = self.aliases(name)
-        wanted = aliases.get(version or LIVE, version or versions[-1])
+        if version == PREVIOUS and PREVIOUS not in aliases:
+            raise UnknownVersionError(f"model '{name}' in {self.root} has no previous version to go back to")
+        wanted = aliases.get(version, versions[-1] if version == LIVE else version)
         if wanted not in versions:
-            raise StoreError(
+            raise UnknownVersionError(
                 f"model '{name}' in {self.root} has no version '{wanted}'; there: {', '.join(versions)}"
                 + (f"; aliases: {', '.join(sorted(aliases))}" if aliases else "")
             )
         return self.root / name / wanted
+
+    # --- changing -------------------------------------------------------------------------------------
 
     def promote(self, name: str, version: str) -> None:
         """Makes a version the live one; the one that was becomes `previous`.
 
         Args:
             name: of the model.
-            version: or an alias of it.
+            version: or an alias of it: `previous` goes back.
 
         Raises:
-            StoreError: the version is not in the store.
+            UnknownVersionError: the version is not in the store.
+            StoreWriteError: the alias cannot be written; it is as it was.
         """
-        version = self.find(f"{name}@{version}").name
-        aliases = self.aliases(name)
-        if aliases.get(LIVE) == version:
+        version = self.folder(name, version).name
+        if self.aliases(name).get(LIVE) == version:
             return
-        if LIVE in aliases:
-            aliases[PREVIOUS] = aliases[LIVE]
-        aliases[LIVE] = version
-        replace_file(self.root / name / ALIASES, msgspec.json.format(msgspec.json.encode(aliases), indent=1) + b"\n")
+        with self._changing(name):
+            version, versions, aliases = self.folder(name, version).name, self.versions(name), self.aliases(name)
+            before = aliases.get(LIVE, versions[-1])
+            if before != version and before in versions:
+                aliases[PREVIOUS] = before
+            aliases[LIVE] = version
+            text = msgspec.json.format(msgspec.json.encode(aliases), indent=1) + b"\n"
+            replace_file(self.root / name / ALIASES, text)
+
+    def prune(self, name: str, keep: int) -> list[str]:
+        """Removes a model's old versions, none that an alias names.
+
+        A version loses its name before its files, so that nobody finds half of one; what a killed process left of
+        that is removed too.
+
+        Args:
+            name: of the model.
+            keep: how many of the newest to leave, at least 1.
+
+        Returns:
+            The versions that are gone.
+
+        Raises:
+            StoreWriteError: one of them cannot be removed.
+        """
+        with self._changing(name):
+            named = set(self.aliases(name).values())
+            gone = [version for version in self.versions(name)[:-keep] if version not in named]
+            folder = self.root / name
+            for version in gone:
+                (folder / version).rename(folder / f"{_REMOVED}{version}-{secrets.token_hex(4)}")
+            for leftover in folder.glob(f"{_REMOVED}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            return gone
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        """Keeps a model's aliases and versions from being changed by others meanwhile."""
+        try:
+            with locked(self.root / name):
+                yield
+        except OSError as error:
+            raise StoreWriteError(
+                f"model '{name}' in {self.root} cannot be changed: {error.strerror or error}"
+            ) from error
 
 
 def find_bundle(reference: str, models: Path) -> Path:

@@ -1,5 +1,6 @@
 """The FastAPI application: thin routes over `answer` and `catalog`."""
 
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from nelbo.errors import StoreError
 from nelbo.resources import read_resources
 from nelbo.store import Store
-from service import catalog
+from service import catalog, logs
 from service.access import DOCUMENT_PATH, Access, declaring
 from service.answer import ScoreAnswer
 from service.apart import Apart
@@ -26,6 +27,7 @@ from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
 from service.keyring import KeyRing
+from service.lifecycle import Lifecycle, add_lifecycle
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
@@ -59,6 +61,8 @@ class Service:
         self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
         self.apart = Apart()
+        self.lifecycle = Lifecycle(self.live, settings.keep_versions)
+        self._is_stopping = threading.Event()
         self.metrics.watch_queue(lambda: self.batching.n_queued)
         self.streams = Streams(
             self.live,
@@ -67,18 +71,32 @@ class Service:
             max_records=settings.max_records,
             max_body_bytes=settings.max_body_bytes,
         )
+        self.live.on_crowded = self.streams.let_go
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Loads the models while the app already answers health checks; until then it is not ready."""
         # A daemon: a store that hangs must not keep the process from stopping.
-        threading.Thread(target=self.live.load_all, name="load", daemon=True).start()
+        threading.Thread(target=self._follow, name="load", daemon=True).start()
         if self.keys is not None:
             self.keys.watch()
         yield
+        self._is_stopping.set()
         if self.keys is not None:
             self.keys.close()
         self.batching.close()
+
+    def _follow(self) -> None:
+        """Loads every model, and what changes later."""
+        look, pause_s = self.live.load_all, self.settings.reload_s
+        while True:
+            try:
+                look()
+            except Exception as error:  # the edge of the thread: the next look may go well
+                logs.event("models cannot be read", level=logging.ERROR, error=error)
+            if pause_s == 0 or self._is_stopping.wait(pause_s):
+                return
+            look = self.live.follow
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -106,6 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_problems(app, service)
     _add_scoring(app, service)
     _add_models(app, service)
+    add_lifecycle(app, service.lifecycle)
     add_protocol(app, service.live, service.batching, settings)
     _add_operations(app, service)
     if service.access.is_open:
@@ -130,7 +149,7 @@ def _add_problems(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(StoreError)
     async def refuse_store(_: Request, error: StoreError) -> Response:
-        kind = OF_ERROR[StoreError]
+        kind = OF_ERROR[type(error)]
         service.metrics.reject(kind)
         return _response(problem(kind, service.live.said(str(error))))
 

@@ -30,6 +30,12 @@ def serve(
         int | None,
         typer.Option(help="Most records that wait to be scored. [default: what memory allows, at most 20000]"),
     ] = None,
+    reload_s: Annotated[
+        float | None, typer.Option(help="Seconds between two looks for new versions; 0 for none. [default: 10]")
+    ] = None,
+    keep_versions: Annotated[
+        int | None, typer.Option(help="Versions of a model that a promotion leaves. [default: all]")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
     keys: Annotated[Path | None, typer.Option(help="The file of keys that `nelbo keys` writes.")] = None,
     access: Annotated[
@@ -54,6 +60,8 @@ def serve(
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_RECORDS": max_records,
         "MAX_QUEUED_RECORDS": max_queued_records,
+        "RELOAD_S": reload_s,
+        "KEEP_VERSIONS": keep_versions,
         "LOG_LEVEL": log_level,
         "KEYS": keys,
         "ACCESS": access,

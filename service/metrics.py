@@ -232,6 +232,17 @@ class Metrics(Collector):
         loaded = GaugeMetricFamily(
             "nelbo_model_last_load_timestamp_seconds", "When a load last succeeded.", labels=["model"]
         )
+        loads = CounterMetricFamily("nelbo_model_loads", "Loads, by what came of them.", labels=["model", "outcome"])
+        in_memory = GaugeMetricFamily(
+            "nelbo_model_versions_in_memory",
+            "Versions in memory: what serves, and what is still used.",
+            labels=["model"],
+        )
+        looked = GaugeMetricFamily(
+            "nelbo_store_last_look_timestamp_seconds", "When the store was last looked through for changes."
+        )
+        if (looked_at := self._live.looked_at()) is not None:
+            looked.add_metric([], looked_at)
         drifting = GaugeMetricFamily(
             "nelbo_drift_state", "0: records are as in the fit (fresh), 1: drifting, 2: stale.", labels=["model"]
         )
@@ -246,6 +257,9 @@ class Metrics(Collector):
                 continue
             success.add_metric([name], float(state.scorer is not None and state.failure is None))
             loaded.add_metric([name], state.loaded_at or 0.0)
+            for outcome, n in self._live.n_loads(name).items():
+                loads.add_metric([name, outcome], n)
+            in_memory.add_metric([name], self._live.n_in_memory(name))
             if state.scorer is not None:
                 bundle = state.scorer.bundle
                 created = datetime.fromisoformat(bundle.calibration.created).timestamp()
@@ -262,7 +276,7 @@ class Metrics(Collector):
                     drift.add_metric([name, of.field, "psi"], of.psi if judged else 0.0)
                     drift.add_metric([name, of.field, "js"], of.js if judged else 0.0)
         ready = GaugeMetricFamily("nelbo_ready", "1 where /healthz/ready says so.", float(not self._live.problems()))
-        yield from (age, info, rate, missing, success, loaded, drifting, drift, ready)
+        yield from (age, info, rate, missing, success, loaded, loads, in_memory, looked, drifting, drift, ready)
 
     def _of_requests(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(

@@ -17,6 +17,7 @@ from service.access import Access
 from service.answer import ScoreAnswer
 from service.catalog import ModelDescription, Models, Versions, example_record
 from service.forms import ARROW, CSV, NDJSON
+from service.lifecycle import Serving
 from service.live import Live
 from service.problems import JSON, MEDIA_TYPE, Problem
 from service.v2.refusal import PATHS, Refusal
@@ -25,7 +26,18 @@ from service.v2.routes import STRUCTS as OF_PROTOCOL
 Document = dict[str, Any]
 SCORE_PATH = "/v1/models/{name}/score"
 # Two structs without a tag are no union that msgspec describes, so the score's answer is put together below.
-_STRUCTS = (Model, DecisionAnswer, Result, FaultyResult, Models, ModelDescription, Versions, Problem, *OF_PROTOCOL)
+_STRUCTS = (
+    Model,
+    DecisionAnswer,
+    Result,
+    FaultyResult,
+    Models,
+    ModelDescription,
+    Versions,
+    Serving,
+    Problem,
+    *OF_PROTOCOL,
+)
 _TITLES = {
     400: "The body is not of the form that it is declared to have.",
     401: "There is no key, or it is unknown, revoked or expired.",

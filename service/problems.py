@@ -8,12 +8,16 @@ from msgspec import UNSET, UnsetType
 
 from nelbo.errors import (
     BodyError,
+    BundleError,
     CalibrationError,
     NelboError,
     RecordError,
+    SchemaChangedError,
     SchemaError,
     StoreError,
+    StoreWriteError,
     TooManyRecordsError,
+    UnknownVersionError,
 )
 
 JSON = "application/json"
@@ -23,6 +27,8 @@ MEDIA_TYPE = "application/problem+json"
 Kind = Literal[
     "body-too-large",
     "internal",
+    "load-failed",
+    "load-not-finished",
     "method-not-allowed",
     "model-not-ready",
     "no-key",
@@ -33,9 +39,12 @@ Kind = Literal[
     "out-of-memory",
     "queue-full",
     "rate-not-carried",
+    "schema-changed",
     "store-not-readable",
+    "store-not-writable",
     "too-many-records",
     "unknown-model",
+    "unknown-version",
     "unsupported-media-type",
     "wrong-body",
     "wrong-key",
@@ -48,6 +57,8 @@ Kind = Literal[
 KINDS: dict[Kind, tuple[int, str]] = {
     "body-too-large": (413, "The body is too large"),
     "internal": (500, "The service failed"),
+    "load-failed": (409, "The version cannot serve"),
+    "load-not-finished": (503, "The load has not finished"),
     "method-not-allowed": (405, "The method is not allowed here"),
     "model-not-ready": (503, "The model is not ready"),
     "no-key": (401, "A key is needed"),
@@ -58,9 +69,12 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "out-of-memory": (503, "Memory does not suffice"),
     "queue-full": (503, "Too many records wait"),
     "rate-not-carried": (422, "The calibration records do not carry this rate"),
+    "schema-changed": (409, "The version reads other records than the one that serves"),
     "store-not-readable": (503, "The store of models cannot be read"),
+    "store-not-writable": (409, "The store of models cannot be changed"),
     "too-many-records": (413, "Too many records"),
     "unknown-model": (404, "There is no such model"),
+    "unknown-version": (404, "The store has no such model or version"),
     "unsupported-media-type": (415, "The body has a form that is not read here"),
     "wrong-body": (422, "The body has the wrong shape"),
     "wrong-key": (401, "The key is not valid"),
@@ -72,11 +86,15 @@ KINDS: dict[Kind, tuple[int, str]] = {
 # The core raises meaning and knows no status. A BodyError that is no JSON at all is told apart by `answer`.
 OF_ERROR: dict[type[NelboError], Kind] = {
     BodyError: "wrong-body",
+    BundleError: "load-failed",
     CalibrationError: "rate-not-carried",
     RecordError: "wrong-records",
     SchemaError: "wrong-body",
+    SchemaChangedError: "schema-changed",
     StoreError: "store-not-readable",
+    StoreWriteError: "store-not-writable",
     TooManyRecordsError: "too-many-records",
+    UnknownVersionError: "unknown-version",
 }
 
 

@@ -1,6 +1,7 @@
 """What the query of a scoring request asks for."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NoReturn, get_args
@@ -43,16 +44,30 @@ def parse_query(text: str) -> Query:
     Raises:
         ProblemError: naming the first parameter that is unknown, repeated or ill-formed.
     """
-    found: dict[str, str] = {}
-    for name, value in _pairs(text):
-        if name not in PARAMETERS:
-            _refuse(name, f"one of {', '.join(PARAMETERS)}", f"the name {shown(name)}")
-        if name in found:
-            _refuse(name, "it once", "it several times")
-        found[name] = value
+    found = parameters(text, PARAMETERS)
     return Query(
         _intent(found), _explain(found.get("explain")), _strict(found.get("strict")), _window(found.get("window"))
     )
+
+
+def parameters(text: str, known: Sequence[str]) -> dict[str, str]:
+    """The parameters in a query string, by name.
+
+    Args:
+        text: the query, not decoded.
+        known: the names that may occur, each once.
+
+    Raises:
+        ProblemError: naming the first that is another, or repeated.
+    """
+    found: dict[str, str] = {}
+    for name, value in _pairs(text):
+        if name not in known:
+            refuse(name, f"one of {', '.join(known)}", f"the name {shown(name)}")
+        if name in found:
+            refuse(name, "it once", "it several times")
+        found[name] = value
+    return found
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -67,30 +82,30 @@ def _intent(found: dict[str, str]) -> Intent:
     try:
         return intent_of(**numbers, per=found.get("per"))
     except IntentError as error:
-        _refuse(error.parameter, error.expected, error.found)
+        refuse(error.parameter, error.expected, error.found)
 
 
 def _number(name: str, text: str) -> float:
-    return float(text) if _NUMBER.fullmatch(text) else _refuse(name, "a number", shown(text))
+    return float(text) if _NUMBER.fullmatch(text) else refuse(name, "a number", shown(text))
 
 
 def _explain(text: str | None) -> Explain:
     for choice in _EXPLAIN:
         if text == choice:
             return choice
-    return "flagged" if text is None else _refuse("explain", f"one of {', '.join(_EXPLAIN)}", shown(text))
+    return "flagged" if text is None else refuse("explain", f"one of {', '.join(_EXPLAIN)}", shown(text))
 
 
 def _strict(text: str | None) -> bool:
     if text not in (None, "true", "false"):
-        _refuse("strict", "true or false", shown(text))
+        refuse("strict", "true or false", shown(text))
     return text == "true"
 
 
 def _window(text: str | None) -> int | None:
     if text is None:
         return None
-    return int(text) if _WINDOW.fullmatch(text) else _refuse("window", "a whole number, at least 1", shown(text))
+    return int(text) if _WINDOW.fullmatch(text) else refuse("window", "a whole number, at least 1", shown(text))
 
 
 def expect_of_whole(query: Query) -> None:
@@ -100,7 +115,7 @@ def expect_of_whole(query: Query) -> None:
         ProblemError: naming the parameter.
     """
     if query.window is not None:
-        _refuse("window", "it with JSON lines alone: any other body is one window", str(query.window))
+        refuse("window", "it with JSON lines alone: any other body is one window", str(query.window))
 
 
 def expect_of_stream(query: Query, fdr: float | None, max_window: int) -> None:
@@ -115,17 +130,20 @@ def expect_of_stream(query: Query, fdr: float | None, max_window: int) -> None:
         ProblemError: naming the parameter.
     """
     if query.strict:
-        _refuse("strict", "false with JSON lines, whose answer begins before the last record came", "true")
+        refuse("strict", "false with JSON lines, whose answer begins before the last record came", "true")
     if fdr is not None and query.window is None:
-        _refuse(
-            "window", f"it with JSON lines: a false discovery rate of {fdr:g} holds in each so many records", "none"
-        )
+        refuse("window", f"it with JSON lines: a false discovery rate of {fdr:g} holds in each so many records", "none")
     if query.window is not None and fdr is None:
-        _refuse("window", "it beside a false discovery rate", "none")
+        refuse("window", "it beside a false discovery rate", "none")
     if query.window is not None and query.window > max_window:
-        _refuse("window", f"at most {max_window} records", str(query.window))
+        refuse("window", f"at most {max_window} records", str(query.window))
 
 
-def _refuse(name: str, expected: str, found: str) -> NoReturn:
+def refuse(name: str, expected: str, found: str) -> NoReturn:
+    """Refuses a request for one of its parameters.
+
+    Raises:
+        ProblemError: naming it, what would have been right, and what was there.
+    """
     detail = f"query parameter {shown(name)}: expected {expected}, got {found}"
     raise ProblemError("wrong-query", detail, [Fault(detail, parameter=name, expected=expected, found=found)])

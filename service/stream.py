@@ -6,6 +6,7 @@ on either.
 """
 
 import asyncio
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from starlette.requests import ClientDisconnect
@@ -22,6 +24,7 @@ from nelbo.errors import RecordError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.results import results
 from nelbo.scoring import Scorer
+from service import logs
 from service.answer import Tally, Wish, wish_of
 from service.encoding import answer_headers, lines_of
 from service.forms import NDJSON
@@ -160,7 +163,8 @@ class Streams:
     """Answers requests whose body is JSON lines.
 
     Args:
-        live: the loaded models; the version that serves when a stream begins serves to its end.
+        live: the loaded models; the version that serves when a stream begins serves to its end. Where a third version
+            is to be loaded meanwhile, that is now: its client sends the rest anew.
         worker: where batches are scored.
         count: takes what there is to count about each batch, on the event loop's thread.
         max_records: of a window, for a false discovery rate.
@@ -180,6 +184,8 @@ class Streams:
     ) -> None:
         self._live, self._worker, self._count, self._clock = live, worker, count, clock
         self._max_records, self._max_body_bytes = max_records, max_body_bytes
+        self._open: dict[asyncio.Task[Any], Scorer] = {}  # what each stream that has begun is scored with
+        self._ended: set[asyncio.Task[Any]] = set()
 
     async def answer(self, request: ScoreRequest, receive: Receive, send: Send) -> None:
         """Answers one request: a line for each of its lines, as it is scored.
@@ -200,6 +206,34 @@ class Streams:
             self._count(tally)
             await _refuse(error.answer, send)
             return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # there is one, or nothing here could wait
+        self._open[task] = wish.scorer
+        try:
+            await self._answer(wish, receive, send)
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            # Without its last chunk: the client is not to take this for the end of its answer.
+            logs.event("stream ended", level=logging.WARNING, model=request.name, version=wish.scorer.bundle.version)
+        finally:
+            del self._open[task]
+            self._ended.discard(task)
+
+    def let_go(self, name: str) -> None:
+        """Ends the streams of a model that began with another version than the one that serves; from any thread."""
+        state = self._live.state(name)
+        for task, scorer in list(self._open.items()):
+            if scorer.bundle.name == name and (state is None or scorer is not state.scorer):
+                task.get_loop().call_soon_threadsafe(self._end, task)
+
+    def _end(self, task: "asyncio.Task[Any]") -> None:
+        if task in self._open:
+            self._ended.add(task)
+            task.cancel()
+
+    async def _answer(self, wish: Wish, receive: Receive, send: Send) -> None:
         window = wish.query.window
         limits = (_LINES, _BYTES) if window is None else (window, self._max_body_bytes)
         incoming = Incoming(receive, *limits, waits=window is not None)
@@ -220,16 +254,10 @@ class Streams:
         while lines := await incoming.batch():
             work = partial(_scored, wish, lines, first, self._clock)
             body, tally = await loop.run_in_executor(self._worker, work)
-            if not self._serves(wish.scorer):
-                tally.scored = None  # the watch is over the records of the version that serves now
             self._count(tally)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             first += len(lines)
         await send({"type": "http.response.body", "body": b""})
-
-    def _serves(self, scorer: Scorer) -> bool:
-        state = self._live.state(scorer.bundle.name)
-        return state is not None and state.scorer is scorer
 
 
 def _scored(wish: Wish, lines: Sequence[Line], first: int, clock: Callable[[], float]) -> tuple[bytes, Tally]:

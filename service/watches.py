@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,7 +21,6 @@ _PAUSE = 500  # of a judgement's own duration; chosen, so that less than one req
 class _Watched:
     """One version that serves."""
 
-    scorer: Scorer
     watch: Watch
     n_records: int
     n_judged: int
@@ -31,9 +31,9 @@ class _Watched:
 class Watches:
     """A watch over each model's records; the event loop's thread adds to it, any thread may read a verdict.
 
-    A new version is watched from its first record on: it has a reference of its own. To judge a window takes
-    some milliseconds of the event loop, so the next one is judged when new records fill it and 500 times as long has
-    gone by.
+    A version is watched from its first record on, by a reference of its own; when nothing holds its scorer any more,
+    its watch goes too. To judge a window takes some milliseconds of the event loop, so the next one is judged when new
+    records fill it and 500 times as long has gone by.
 
     Args:
         clock: seconds since 1970, for the age of a calibration.
@@ -42,7 +42,7 @@ class Watches:
 
     def __init__(self, clock: Callable[[], float] = time.time, timer: Callable[[], float] = time.perf_counter) -> None:
         self._clock, self._timer = clock, timer
-        self._watched: dict[str, _Watched] = {}
+        self._watched: WeakKeyDictionary[Scorer, _Watched] = WeakKeyDictionary()
 
     def add(self, scorer: Scorer, scored: Scored) -> None:
         """Takes in the records of one request; of a large one some 256, spread over it.
@@ -77,12 +77,11 @@ class Watches:
         return watched.verdict
 
     def _of(self, scorer: Scorer) -> _Watched:
-        watched = self._watched.get(scorer.bundle.name)
-        if watched is None or watched.scorer is not scorer:
+        watched = self._watched.get(scorer)
+        if watched is None:
             # Its chance only breaks ties of p-values; seeded, so that the same traffic gets the same verdict.
             watch = Watch(scorer, np.random.default_rng(0))
-            watched = _Watched(scorer, watch, 0, 0, watch.verdict(self._now()), 0.0)
-            self._watched[scorer.bundle.name] = watched
+            watched = self._watched[scorer] = _Watched(watch, 0, 0, watch.verdict(self._now()), 0.0)
         return watched
 
     def _now(self) -> datetime:

@@ -78,6 +78,7 @@ def write_tiny_bundle(
     rate: float = 0.05,
     seed: int = 0,
     segment: str | None = None,
+    unit: str | None = None,
     **promised: Any,
 ) -> Path:
     """Writes a bundle for records of pumps, calibrated with the scorer that will serve it.
@@ -90,6 +91,7 @@ def write_tiny_bundle(
         rate: the bundle's own false-alarm rate.
         seed: of the calibration records; another seed gives other thresholds.
         segment: the field whose categories are judged apart.
+        unit: of the pressure; another one is another schema.
         promised: other members of calibration.json.
 
     Returns:
@@ -114,7 +116,7 @@ def write_tiny_bundle(
     golden = [*normal_records(3, seed + 2000), odd_record()]
     scored = _scored(Bundle(manifest, PUMPS, graph, calibration, reference_of(PUMPS, part_a), (), ""), golden)
     files = {
-        "schema.json": PUMPS.to_json(),
+        "schema.json": _with_unit(unit).to_json(),
         "score.onnx": graph,
         "calibration.json": calibration.model_dump_json().encode(),
         "reference.json": reference_of(PUMPS, part_a).model_dump_json().encode(),
@@ -122,6 +124,12 @@ def write_tiny_bundle(
         "MODEL_CARD.md": f"# {name}\n\nHealthy pumps, made up for tests.\n".encode(),
     }
     return write_bundle(models, manifest, files)
+
+
+def _with_unit(unit: str | None) -> Schema:
+    """The schema of pumps, their pressure in this unit."""
+    columns = [c.model_copy(update={"unit": unit}) if c.name == "pressure" else c for c in PUMPS.columns]
+    return Schema(columns=tuple(columns))
 
 
 def tiny_scorer(models: Path) -> Scorer:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from nelbo.cli import AsJson, Confidence, MaxFalseAlarms, Models, Per, RecordsPerS, TablePath
+from nelbo.cli import AsJson, Confidence, Keep, MaxFalseAlarms, Models, Per, RecordsPerS, TablePath
 from nelbo.errors import SchemaError, StoreError
 from nelbo.terminal import printable
 
@@ -79,6 +79,7 @@ def fit(
             "without odd but normal records, p-values come out too small."
         ),
     ] = None,
+    keep: Keep = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a model to the normal records of a table and write its bundle."""
@@ -108,6 +109,7 @@ def fit(
         seed=seed,
         checkpoint=checkpoint,
         exclude=exclude,
+        keep=keep,
     )
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"))
@@ -117,10 +119,10 @@ def fit(
             request,
             progress=lambda p: bar.update(task, total=p.steps, completed=p.step, loss=f"loss {p.loss:.3f} nats"),
             stage=lambda text: bar.update(task, description=text),
-            say=bar.console.print,
+            say=lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True),
         )
     if as_json:
-        typer.echo(json.dumps(_as_json(outcome)))
+        typer.echo(json.dumps(_as_json(outcome) | {"live": _is_live(outcome.folder)}))
     else:
         _print(outcome, models)
 
@@ -178,6 +180,7 @@ def calibrate(
                     "model": new.name,
                     "version": new.version,
                     "bundle": str(target),
+                    "live": _is_live(target),
                     "n_calibration": decision.n_calibration,
                     "rate": decision.rate,
                     "effective_rate": decision.effective_rate,
@@ -199,7 +202,8 @@ def calibrate(
         )
     if new.calibration.segments is not None:
         typer.echo(printable(f"segments: {_segments_in_words(new)}"))
-    typer.echo(f"bundle: {target}; it is live: a running service takes it at its next start")
+    state = "it is live" if _is_live(target) else f"not live: nelbo promote {new.name} {new.version} --force"
+    typer.echo(f"bundle: {target}; {state}")
 
 
 def report(
@@ -236,6 +240,12 @@ def report(
     else:
         typer.echo(printable(said), err=True)
         typer.echo(target)
+
+
+def _is_live(folder: Path) -> bool:
+    from nelbo.store import Store
+
+    return Store(folder.parent.parent).live(folder.parent.name) == folder
 
 
 def label_of(label: str | None, normal: str | None) -> "Label | None":
@@ -380,5 +390,8 @@ def _rows(outcome: "Outcome", models: Path) -> list[tuple[str, str]]:
     rows.append(("bundle", str(outcome.folder)))
     rows.append(("report", f"{outcome.folder / 'report.html'}: {outcome.facts.headline}"))
     option = "" if models == Path("models") else f" --models {models}"
-    rows.append(("next", f"nelbo serve{option}    or    nelbo score {bundle.name}{option} TABLE"))
+    if _is_live(outcome.folder):
+        rows.append(("next", f"nelbo serve{option}    or    nelbo score {bundle.name}{option} TABLE"))
+    else:
+        rows.append(("not live", f"nelbo promote {bundle.name} {bundle.version} --force{option}"))
     return rows

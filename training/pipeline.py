@@ -17,7 +17,9 @@ from nelbo.bundle import Bundle, Golden, Manifest, check_name, new_version, read
 from nelbo.calibration import STATISTICS, CalibrationFile, Combination
 from nelbo.decision import capacity
 from nelbo.drift import Reference, reference_of
+from nelbo.errors import SchemaChangedError, StoreWriteError
 from nelbo.evaluation import Evaluation, evaluate
+from nelbo.promotion import refuse_other_schema
 from nelbo.records import Batch
 from nelbo.results import shown_value
 from nelbo.schema import Schema
@@ -63,6 +65,7 @@ class Request:
         seed: of the split and the fit.
         checkpoint: path to keep the fit's state in; None keeps none.
         exclude: path of a list of records to leave out, as `training.exclusion` reads it; None leaves out none.
+        keep: how many of the model's newest versions to leave in the store; None for all.
     """
 
     table: Path
@@ -78,6 +81,7 @@ class Request:
     seed: int = 0
     checkpoint: Path | None = None
     exclude: Path | None = None
+    keep: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,13 @@ def run(
     stage: Stage = lambda _: None,
     say: Stage = lambda _: None,
 ) -> Outcome:
-    """Fits a table and writes its bundle, which becomes the model's live version.
+    """Fits a table and writes its bundle, which becomes the model's live version if it reads the same records.
 
     Args:
         request: what to fit, and how.
         progress: told of each step of the fit.
         stage: told what is being done.
-        say: told what a person should know before the fit.
+        say: told what a person should know before the fit, and why its bundle is not the live version.
 
     Raises:
         NelboError: the table, the schema, the name or the rate is wrong; nothing is left behind.
@@ -181,6 +185,7 @@ def run(
     report = {FACTS: encode(facts), PAGE: page(facts)}
     stage("writing")
     folder = _write(request.models, manifest, graph, onnx, calibration, reference, part_b, data.warnings, report)
+    _make_live(Store(request.models), manifest, data.schema, request.keep, say)
     return Outcome(folder, read_bundle(folder), data, latents, evaluation, fitted.losses, facts, judged)
 
 
@@ -211,10 +216,10 @@ def recalibrate(
         confidence: with which the true rate is to stay below it; None where it is to hold in the mean.
         fdr: false discovery rate to hold instead where a request names nothing; None for the rate.
         segment: field of categories whose records are judged apart; None for the one that the bundle has, if any.
-        say: told what a person should know before.
+        say: told what a person should know before, and why the new version is not the live one.
 
     Returns:
-        The new version's folder; it is the live one.
+        The new version's folder; it is the live one if it reads the records that the live one did.
     """
     batch = read_normal(table, bundle.schema, label)
     say(capacity(len(batch)))
@@ -244,7 +249,9 @@ def recalibrate(
             "data": bundle.manifest.data | provenance,
         }
     )
-    return _write(models, manifest, graph, bundle.graph, calibration, bundle.reference, batch, ())
+    folder = _write(models, manifest, graph, bundle.graph, calibration, bundle.reference, batch, ())
+    _make_live(Store(models), manifest, bundle.schema, None, say)
+    return folder
 
 
 def _write(
@@ -258,7 +265,7 @@ def _write(
     warnings: tuple[str, ...],
     report: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
-    """Writes the bundle, reads it back as a service would, and makes it the live version."""
+    """Writes the bundle, and reads it back as a service would."""
     files = {
         "schema.json": graph.schema.to_json(),
         "score.onnx": onnx,
@@ -270,8 +277,19 @@ def _write(
     }
     folder = write_bundle(models, manifest, files)
     Scorer(read_bundle(folder)).replay()
-    Store(models).promote(manifest.name, manifest.version)
     return folder
+
+
+def _make_live(store: Store, manifest: Manifest, schema: Schema, keep: int | None, say: Stage) -> None:
+    """Makes a new version the live one, unless whoever sends records would have to change them."""
+    name, version = manifest.name, manifest.version
+    try:
+        refuse_other_schema(store, name, version, schema)
+        store.promote(name, version)
+        if keep is not None:
+            store.prune(name, keep)
+    except (SchemaChangedError, StoreWriteError) as error:
+        say(f"note: {error}")
 
 
 def calibration_bytes(calibration: CalibrationFile) -> bytes:

@@ -75,7 +75,7 @@ def test_prometheus_sees_the_service_and_has_loaded_the_rules(watched: Watched) 
     assert [(target["labels"]["job"], target["health"]) for target in targets] == [("nelbo", "up")]
     rules = [rule for group in watched.prometheus.api("rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 14
+    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 15
 
 
 def test_prometheus_scrapes_with_a_key_where_metrics_need_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from scipy.stats import beta, false_discovery_control
 
 from nelbo import cli
 from nelbo.errors import NelboError
+from nelbo.store import Store
 from tests.bundles import VERSION, normal_records, odd_record, write_tiny_bundle
 from tests.commands import exit_code
 
@@ -156,6 +157,57 @@ def test_verify_of_a_damaged_bundle_is_a_finding(run: Run, models: Path, tmp_pat
     assert run("verify", folder) == (1, "", f"nelbo: {detail}\n")
     code, out, err = run("verify", folder, "--json")
     assert (code, err, json.loads(out)) == (1, "", {"bundle": str(folder), "ok": False, "detail": detail})
+
+
+# --- promote and rollback -----------------------------------------------------------------------------
+
+
+def two_versions(root: Path, **options: Any) -> Path:
+    """A store of pumps with the versions 1, which is live, and 2."""
+    write_tiny_bundle(root, version="1")
+    Store(root).promote("pumps", "1")
+    write_tiny_bundle(root, version="2", seed=1, **options)
+    return root
+
+
+def test_promote_and_rollback_say_what_is_live_and_how_to_go_back(run: Run, tmp_path: Path) -> None:
+    models = ("--models", two_versions(tmp_path))
+    assert run("promote", "pumps", "2", *models) == (0, "pumps@2 is live; nelbo rollback pumps goes back to 1\n", "")
+    assert run("promote", "pumps", "2", *models)[1].startswith("pumps@2 was live already")
+    code, out, err = run("rollback", "pumps", *models, "--json")
+    expected = {"ok": True, "name": "pumps", "version": "1", "previous": "2", "changed": True, "removed": []}
+    assert (code, json.loads(out), err) == (0, expected, "")
+
+
+def test_promote_removes_old_versions_where_it_is_told_how_many_to_keep(run: Run, tmp_path: Path) -> None:
+    models = two_versions(tmp_path)
+    write_tiny_bundle(models, version="0")
+    code, out, _ = run("promote", "pumps", "2", "--models", models, "--keep", 1)
+    assert (code, out.splitlines()[1]) == (0, "removed: 0")
+    assert Store(models).versions("pumps") == ["1", "2"]
+
+
+def test_promote_of_another_schema_is_a_finding_and_can_be_forced(run: Run, tmp_path: Path) -> None:
+    models = two_versions(tmp_path, unit="bar")
+    code, out, err = run("promote", "pumps", "2", "--models", models, "--json")
+    found = json.loads(out)
+    assert (code, found["ok"], err) == (1, False, "")
+    assert found["changes"] == [{"column": "pressure", "before": "a number", "after": "a number in bar"}]
+    assert run("promote", "pumps", "2", "--models", models, "--force")[0] == 0
+
+
+def test_promote_of_a_damaged_version_is_a_finding_and_leaves_the_alias(run: Run, tmp_path: Path) -> None:
+    models = two_versions(tmp_path)
+    (models / "pumps" / "2" / "score.onnx").write_bytes(b"")
+    code, out, err = run("promote", "pumps", "2", "--models", models)
+    assert (code, out) == (1, "")
+    assert "score.onnx does not match its digest" in err
+    assert Store(models).aliases("pumps") == {"live": "1"}
+
+
+def test_rollback_where_nothing_was_live_before_is_refused(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("rollback", "pumps", "--models", two_versions(tmp_path))
+    assert (code, "has no previous version to go back to" in err) == (2, True)
 
 
 # --- score -------------------------------------------------------------------------------------------

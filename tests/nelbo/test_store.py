@@ -1,9 +1,10 @@
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
-from nelbo.errors import StoreError
+from nelbo.errors import StoreError, StoreWriteError, UnknownVersionError
 from nelbo.store import Store, find_bundle
 
 OLD, NEW = "20260101T000000Z-aaaa", "20260201T000000Z-bbbb"
@@ -101,3 +102,60 @@ def test_bundle_is_a_folder_a_models_folder_or_a_name_in_the_store(tmp_path: Pat
 def test_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"/No: no bundle there: manifest\.json is missing$"):
         find_bundle(str(tmp_path / "No"), tmp_path)
+
+
+def test_first_promotion_remembers_the_version_that_was_live_for_being_the_newest(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@{NEW}")
+    models.promote("pumps", OLD)
+    assert models.aliases("pumps") == {"live": OLD, "previous": NEW}
+
+
+def test_there_is_nothing_to_go_back_to_before_a_second_version_was_live(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}")
+    models.promote("pumps", OLD)
+    with pytest.raises(UnknownVersionError, match=r"model 'pumps' in .* has no previous version to go back to"):
+        models.promote("pumps", "previous")
+
+
+def test_promotions_at_once_lose_none_of_each_others_writes(tmp_path: Path) -> None:
+    models = store(tmp_path, *(f"pumps@{version}" for version in "123456789"))
+    (tmp_path / "pumps" / "aliases.json").write_text('{"live": "1", "shadow": "9"}')
+    threads = [threading.Thread(target=models.promote, args=("pumps", version)) for version in "2345678"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    aliases = models.aliases("pumps")
+    # Whichever came last went after another of them: none began from what was there before that one had written.
+    assert aliases["shadow"] == "9"
+    assert {aliases["live"], aliases["previous"]} <= set("2345678")
+    assert aliases["live"] != aliases["previous"]
+
+
+def test_store_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}")
+    (tmp_path / "pumps" / ".lock").mkdir()
+    with pytest.raises(StoreWriteError) as info:
+        models.promote("pumps", OLD)
+    assert str(info.value) == f"model 'pumps' in {tmp_path} cannot be changed: Is a directory"
+
+
+def test_retention_leaves_the_newest_and_whatever_has_an_alias(tmp_path: Path) -> None:
+    models = store(tmp_path, *(f"pumps@{version}" for version in "123456"))
+    (tmp_path / "pumps" / "aliases.json").write_text('{"live": "3", "previous": "2", "shadow": "1"}')
+    assert models.prune("pumps", 1) == ["4", "5"]
+    assert models.versions("pumps") == ["1", "2", "3", "6"]
+    assert models.prune("pumps", 10) == []
+
+
+def test_retention_without_an_alias_leaves_the_version_that_is_live_for_being_the_newest(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@{NEW}")
+    assert models.prune("pumps", 1) == [OLD]
+    assert models.live("pumps").name == NEW
+
+
+def test_retention_finishes_what_a_killed_one_has_begun(tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@.removed-{NEW}-0a0b0c0d")
+    assert models.versions("pumps") == [OLD]
+    assert models.prune("pumps", 1) == []
+    assert sorted(path.name for path in (tmp_path / "pumps").iterdir()) == [".lock", OLD]

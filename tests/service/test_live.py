@@ -1,11 +1,18 @@
+import gc
 import shutil
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from nelbo.errors import BundleError, SchemaChangedError, StoreWriteError, UnknownVersionError
 from nelbo.store import Store
-from service.live import Live
-from tests.bundles import write_tiny_bundle
+from service.live import CrowdedError, Live, ModelState
+from tests.bundles import normal_records, write_tiny_bundle
 from tests.service.conftest import ClientFactory
 
 NEEDED = ["manifest.json", "schema.json", "score.onnx", "calibration.json", "reference.json", "golden.ndjson"]
@@ -94,3 +101,365 @@ def test_readiness_tells_which_bundle_is_damaged(tmp_path: Path, client_factory:
         "model 'pumps': bundle 'pumps@20260302T081500Z-4f1c': score.onnx does not match its digest in the manifest; "
         "it was changed after export"
     )
+
+
+# --- swaps -------------------------------------------------------------------------------------------
+
+
+def served(live: Live, name: str = "pumps") -> str | None:
+    return live.state(name).version if live.state(name) else None  # type: ignore[union-attr]  # asked just before
+
+
+def state_of(live: Live, name: str = "pumps") -> ModelState:
+    state = live.state(name)
+    assert state is not None
+    return state
+
+
+def versions(root: Path, *names: str) -> Store:
+    """A store of pumps with these versions, the first of them live."""
+    store = Store(root)
+    for seed, name in enumerate(names):
+        write_tiny_bundle(root, version=name, seed=seed)
+        store.promote("pumps", names[0])
+    return store
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """What is gone in here is gone because nothing refers to it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def test_a_reload_serves_what_is_live_now_and_says_what_did_before(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    store.promote("pumps", "2")
+    swap = live.reload("pumps")
+    assert (swap.version, swap.previous, swap.changed) == ("2", "1", True)
+    assert served(live) == "2"
+
+
+def test_a_reload_of_the_same_bundle_keeps_its_scorer_and_its_watch(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    before = live.scorers()["pumps"]
+    verdict = live.watches.verdict(before)
+    swap = live.reload("pumps")
+    assert (swap.version, swap.previous, swap.changed) == ("1", "1", False)
+    assert live.scorers()["pumps"] is before
+    assert live.watches.verdict(before) is verdict
+
+
+def test_a_new_version_begins_a_new_watch(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    scorer = live.scorers()["pumps"]
+    live.watches.add(scorer, scorer.score(scorer.decoder.objects(normal_records(250))))
+    store.promote("pumps", "2")
+    live.reload("pumps")
+    counted = [live.watches.verdict(of).judgement.n_records for of in (scorer, live.scorers()["pumps"])]
+    assert counted == [250, 0]
+
+
+def test_a_reload_finds_a_model_that_is_new_in_the_store(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    write_tiny_bundle(tmp_path, "fans", version="7")
+    swap = live.reload("fans")
+    assert (swap.version, swap.previous, swap.changed) == ("7", None, True)
+
+
+def test_a_name_that_the_store_does_not_have_becomes_no_model(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    with pytest.raises(UnknownVersionError, match="no model 'fans'"):
+        live.reload("fans")
+    assert (live.names(), live.n_loads("fans")["failed"]) == (["pumps"], 0)
+
+
+@pytest.mark.parametrize("name", ["../pumps", "pumps@1", "", "pumps/1"])
+def test_a_name_is_never_part_of_a_path(name: str, tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    with pytest.raises(UnknownVersionError):
+        live.reload(name)
+    with pytest.raises(UnknownVersionError):
+        live.promote(name, "1")
+
+
+def test_what_was_replaced_is_gone_at_once_with_all_that_it_held(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    scorer = live.scorers()["pumps"]
+    scorer.decider.decide(0.02)
+    live.watches.add(scorer, scorer.score(scorer.decoder.objects(normal_records(3))))
+    parts = [weakref.ref(part) for part in (scorer, scorer.decider, scorer.decoder, scorer.bundle)]
+    store.promote("pumps", "2")
+    with without_collector():
+        del scorer
+        live.reload("pumps")
+        assert [part() for part in parts] == [None] * 4
+    assert live.n_in_memory("pumps") == 1
+
+
+def test_never_are_more_than_two_versions_in_memory(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2", "3")
+    live = Live(Store(tmp_path), patience_s=0.05)
+    live.load_all()
+    in_use = live.scorers()["pumps"]  # by a request that takes long
+    store.promote("pumps", "2")
+    live.reload("pumps")
+    assert live.n_in_memory("pumps") == 2
+    store.promote("pumps", "3")
+    with pytest.raises(CrowdedError, match="requests still use the version before the last"):
+        live.reload("pumps")
+    assert (live.n_in_memory("pumps"), served(live)) == (2, "2")
+    del in_use
+    live.follow()  # although nothing has changed in the store
+    assert (live.n_in_memory("pumps"), served(live)) == (1, "3")
+
+
+def test_a_load_waits_until_the_version_before_the_last_is_gone(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2", "3")
+    live = loaded(tmp_path)
+    in_use = [live.scorers()["pumps"]]
+    live.on_crowded = lambda _: in_use.clear()
+    live._patience_s = 0.05
+    store.promote("pumps", "2")
+    live.reload("pumps")
+    store.promote("pumps", "3")
+    assert live.reload("pumps").version == "3"
+
+
+def test_a_refused_version_is_gone_too(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    write_tiny_bundle(tmp_path, version="2", unit="bar")
+    with pytest.raises(SchemaChangedError):
+        live.promote("pumps", "2")
+    assert live.n_in_memory("pumps") == 1
+
+
+def test_one_load_runs_at_a_time(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    at_once, most = [0], [0]
+
+    class SlowStore(Store):
+        def live(self, name: str) -> Path:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+            time.sleep(0.01)
+            at_once[0] -= 1
+            return super().live(name)
+
+    live = Live(SlowStore(tmp_path))
+    live.load_all()
+    threads = [threading.Thread(target=live.load, args=("pumps",)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (most, live.n_loads("pumps")["unchanged"]) == ([1], 5)
+
+
+# --- another schema ----------------------------------------------------------------------------------
+
+
+def test_another_schema_under_the_same_name_is_refused_with_both_sides_named(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    write_tiny_bundle(tmp_path, version="2", unit="bar")
+    store.promote("pumps", "2")
+    with pytest.raises(SchemaChangedError) as info:
+        live.reload("pumps")
+    assert str(info.value) == (
+        "'pumps@2' reads other records than 'pumps@1', which is live: "
+        "'pressure': a number → a number in bar; it can be forced"
+    )
+    assert info.value.changes == (("pressure", "a number", "a number in bar"),)
+    assert (served(live), live.n_loads("pumps")["schema-changed"]) == ("1", 1)
+    assert state_of(live).failure == str(info.value)
+
+
+def test_another_schema_serves_where_it_is_forced(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    write_tiny_bundle(tmp_path, version="2", unit="bar")
+    store.promote("pumps", "2")
+    live.follow()
+    assert served(live) == "1"
+    assert live.reload("pumps", force=True).version == "2"
+
+
+# --- promotion ---------------------------------------------------------------------------------------
+
+
+def test_a_promotion_loads_first_and_then_writes_the_alias(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    swap = live.promote("pumps", "2")
+    assert (swap.version, swap.previous, served(live)) == ("2", "1", "2")
+    assert store.aliases("pumps") == {"live": "2", "previous": "1"}
+
+
+def test_the_alias_previous_goes_back_and_forth(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    live.promote("pumps", "2")
+    assert [live.promote("pumps", "previous").version for _ in range(2)] == ["1", "2"]
+    assert store.aliases("pumps") == {"live": "2", "previous": "1"}
+
+
+def test_a_promotion_that_fails_moves_neither_the_alias_nor_what_serves(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    flip_a_bit(tmp_path / "pumps" / "2" / "score.onnx")
+    with pytest.raises(BundleError, match="does not match its digest"):
+        live.promote("pumps", "2")
+    assert (store.aliases("pumps"), served(live), live.n_loads("pumps")["failed"]) == ({"live": "1"}, "1", 1)
+    assert state_of(live).failure is None  # what is live in the store is what serves
+
+
+def test_a_promotion_into_a_store_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    (tmp_path / "pumps" / ".lock").unlink()
+    (tmp_path / "pumps" / ".lock").mkdir()
+    with pytest.raises(StoreWriteError, match=r"model 'pumps' in .* cannot be changed: Is a directory"):
+        live.promote("pumps", "2")
+    assert (store.aliases("pumps"), served(live), live.n_in_memory("pumps")) == ({"live": "1"}, "1", 1)
+
+
+# --- looking through the store -----------------------------------------------------------------------
+
+
+def test_a_look_finds_another_live_version_and_a_new_model(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    store.promote("pumps", "2")
+    write_tiny_bundle(tmp_path, "fans", version="7")
+    live.follow()
+    assert (served(live), served(live, "fans")) == ("2", "7")
+
+
+def test_a_look_finds_the_newest_version_where_no_alias_says_which(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path, version="1")
+    live = loaded(tmp_path)
+    write_tiny_bundle(tmp_path, version="2", seed=1)
+    live.follow()
+    assert served(live) == "2"
+
+
+def test_looks_load_nothing_while_what_is_live_is_the_same(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    live.follow()
+    write_tiny_bundle(tmp_path, version="0")
+    live.follow()
+    assert sum(live.n_loads("pumps").values()) == 1
+
+
+def test_a_refused_version_is_tried_again_only_when_its_files_have_changed(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    graph = tmp_path / "pumps" / "2" / "score.onnx"
+    flip_a_bit(graph)
+    store.promote("pumps", "2")
+    for _ in range(3):
+        live.follow()
+    assert (served(live), live.n_loads("pumps")["failed"]) == ("1", 1)
+    flip_a_bit(graph)
+    live.follow()
+    assert (served(live), state_of(live).failure) == ("2", None)
+
+
+def test_a_version_whose_file_cannot_be_read_is_tried_at_each_look(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    live = loaded(tmp_path)
+    (tmp_path / "pumps" / "2" / "score.onnx").unlink()
+    store.promote("pumps", "2")
+    for _ in range(3):
+        live.follow()
+    assert (served(live), live.n_loads("pumps")["failed"]) == ("1", 3)
+
+
+def test_a_model_that_was_removed_goes_on_serving_and_says_so(tmp_path: Path) -> None:
+    versions(tmp_path / "models", "1")
+    live = loaded(tmp_path / "models")
+    shutil.move(tmp_path / "models" / "pumps", tmp_path / "pumps")
+    live.follow()
+    assert (served(live), live.problems()) == ("1", [])
+    assert state_of(live).failure == "model 'pumps' is no longer in the store; what was loaded goes on serving"
+    shutil.move(tmp_path / "pumps", tmp_path / "models" / "pumps")
+    live.follow()
+    assert state_of(live).failure is None
+
+
+def test_a_model_that_never_served_is_forgotten_when_it_was_removed(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    flip_a_bit(write_tiny_bundle(tmp_path, "fans") / "score.onnx")
+    live = loaded(tmp_path)
+    assert live.problems() != []
+    shutil.rmtree(tmp_path / "fans")
+    live.follow()
+    assert (live.names(), live.problems()) == (["pumps"], [])
+
+
+def test_a_store_that_is_gone_leaves_everything_serving(tmp_path: Path) -> None:
+    versions(tmp_path / "models", "1")
+    live = loaded(tmp_path / "models")
+    shutil.rmtree(tmp_path / "models")
+    live.follow()
+    assert (served(live), live.problems()) == ("1", [])
+
+
+def test_a_store_that_cannot_be_read_at_the_start_is_read_at_a_later_look(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    errors = [OSError(5, "Input/output error")]
+
+    class FailingStore(Store):
+        def names(self) -> list[str]:
+            if errors:
+                raise errors.pop()
+            return super().names()
+
+    live = Live(FailingStore(tmp_path))
+    live.load_all()
+    assert live.problems() == ["NELBO_MODELS: cannot be read: Input/output error"]
+    live.follow()
+    assert live.problems() == []
+
+
+def test_a_model_whose_folder_cannot_be_read_stops_no_other_and_is_read_at_a_later_look(tmp_path: Path) -> None:
+    for name in ("fans", "pumps"):
+        write_tiny_bundle(tmp_path, name, version="1")
+    failing = ["fans"]
+
+    class FailingStore(Store):
+        def _versions(self, name: str) -> Iterator[str]:
+            if name in failing:
+                raise OSError(5, "Input/output error")
+            return super()._versions(name)
+
+    live = Live(FailingStore(tmp_path))
+    live.load_all()
+    assert (served(live), live.problems()) == (
+        "1",
+        ["model 'fans': NELBO_MODELS/fans: cannot be read: Input/output error"],
+    )
+    failing.clear()
+    live.follow()
+    assert live.problems() == []
+
+
+def test_a_look_is_dated_only_where_the_store_could_be_read(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    assert live.looked_at() is None
+    live.follow()
+    assert live.looked_at() == 1000.0

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from service.keys import new_key, write_keys
-from tests.bundles import odd_record
+from tests.bundles import odd_record, write_tiny_bundle
 from tests.service.conftest import Scrape
 
 ROOT = Path(__file__).parents[2]
@@ -247,3 +247,16 @@ def test_counters_are_exact_while_many_ask_at_once(start: Start) -> None:
     route = "/v1/models/{name}/score"
     answered = found.value("nelbo_http_requests_total", route=route, method="POST", status="200")
     assert (answered, found.value("nelbo_batch_records_count")) == (201, 201)
+
+
+def test_a_store_that_hangs_touches_neither_scoring_nor_the_stop(start: Start, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path)
+    process, port = start(MODELS=tmp_path, RELOAD_S=0.05)
+    body = {"records": [odd_record()]}
+    ask(port, "/v1/models/pumps/score", body)
+    os.mkfifo(tmp_path / "pumps" / "aliases.json")  # whoever opens it waits for somebody to write
+    time.sleep(0.3)
+    assert ask(port, "/v1/models/pumps/score", body)["results"][0]["flagged"] is True
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0

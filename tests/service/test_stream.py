@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -50,13 +50,13 @@ class Conversation:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self.sent: list[Message] = []
         self.tallies: list[Tally] = []
+        self.count: Callable[[Tally], None] = self.tallies.append
 
     async def run(self) -> None:
         request = ScoreRequest("pumps", b"", NDJSON["content-type"], query=self._query)
         with ThreadPoolExecutor(max_workers=1) as worker:
-            streams = Streams(
-                self._live, worker, self.tallies.append, max_records=self._max_records, max_body_bytes=1 << 20
-            )
+            streams = Streams(self._live, worker, self.count, max_records=self._max_records, max_body_bytes=1 << 20)
+            self._live.on_crowded = streams.let_go
             await streams.answer(request, self._messages.get, self._send)
 
     async def _send(self, message: Message) -> None:
@@ -227,8 +227,8 @@ def test_a_failure_of_ours_breaks_the_answer_off_without_its_end(live: Live, mon
     assert [message.get("more_body") for message in sent] == [None, True]
 
 
-def test_one_version_answers_a_whole_stream_and_only_the_serving_one_is_watched(tmp_path: Path) -> None:
-    write_tiny_bundle(tmp_path)
+def test_one_version_answers_a_whole_stream_and_each_is_watched_for_itself(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path, version="1")
     live = Live(Store(tmp_path))
     live.load_all()
 
@@ -237,6 +237,7 @@ def test_one_version_answers_a_whole_stream_and_only_the_serving_one_is_watched(
         running = asyncio.ensure_future(conversation.run())
         conversation.say(ODD + b"\n")
         await conversation.until(1)
+        write_tiny_bundle(tmp_path, version="2", seed=9)
         live.load("pumps")
         conversation.say(ODD + b"\n", more=False)
         await running
@@ -245,7 +246,30 @@ def test_one_version_answers_a_whole_stream_and_only_the_serving_one_is_watched(
     conversation = asyncio.run(talk())
     first, second = parsed(conversation.body)
     assert first | {"index": 1} == second
-    assert [tally.scored is None for tally in conversation.tallies] == [False, True]
+    assert [tally.scored[0].bundle.version for tally in conversation.tallies if tally.scored] == ["1", "1"]
+    assert live.scorers()["pumps"].bundle.version == "2"
+
+
+def test_a_stream_of_the_version_before_the_last_ends_where_a_third_one_is_to_be_loaded(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path, version="1")
+    live = Live(Store(tmp_path), patience_s=0.1)
+    live.load_all()
+
+    async def talk() -> Conversation:
+        conversation = Conversation(live)
+        conversation.count = lambda _: None  # a tally would hold on to its version
+        running = asyncio.ensure_future(conversation.run())
+        conversation.say(ODD + b"\n")
+        await conversation.until(1)
+        for version in ("2", "3"):
+            write_tiny_bundle(tmp_path, version=version)
+            await asyncio.to_thread(live.reload, "pumps")
+        await running
+        return conversation
+
+    conversation = asyncio.run(talk())
+    assert [message.get("more_body") for message in conversation.sent] == [None, True]
+    assert live.scorers()["pumps"].bundle.version == "3"
 
 
 # --- memory ------------------------------------------------------------------------------------------

@@ -127,6 +127,23 @@ def test_new_fit_becomes_live_and_the_old_one_previous(tmp_path: Path) -> None:
     assert aliases == {"live": second.bundle.version, "previous": first.bundle.version}
 
 
+def test_fit_of_another_schema_is_written_and_not_made_live(tmp_path: Path) -> None:
+    request = Request(write_csv(numeric_table(), tmp_path / "t.csv"), "n", tmp_path / "models", config=QUICK)
+    said: list[str] = []
+    first = run(request)
+    second = run(replace(request, table=write_csv(categorical_table(), tmp_path / "other.csv")), say=said.append)
+    store = Store(tmp_path / "models")
+    assert (store.live("n").name, len(store.versions("n"))) == (first.bundle.version, 2)
+    assert said[-1].startswith(f"note: 'n@{second.bundle.version}' reads other records than ")
+    assert "'x0': a number → nothing" in said[-1]
+
+
+def test_fit_removes_old_versions_where_it_is_told_how_many_to_keep(tmp_path: Path) -> None:
+    request = Request(write_csv(numeric_table(), tmp_path / "t.csv"), "n", tmp_path / "models", config=QUICK, keep=1)
+    outcomes = [run(replace(request, seed=seed)) for seed in range(3)]
+    assert Store(tmp_path / "models").versions("n") == [outcome.bundle.version for outcome in outcomes[1:]]
+
+
 def test_calibration_on_other_records_keeps_scores_and_changes_thresholds(tmp_path: Path) -> None:
     first = run(Request(write_csv(numeric_table(), tmp_path / "t.csv"), "n", tmp_path / "models", config=QUICK))
     other = write_csv(numeric_table(500, seed=1), tmp_path / "other.csv")
