@@ -225,6 +225,8 @@ class Stores:
             "export": Work(self._old, self._export, self._check_old, self._is_new),
             "first-export": Work(lambda _: None, self._export, self._check_whole, self._is_new),
             "promote": Work(self._both, self._promote, self._check_old, self._is_new),
+            "rollback": Work(self._promoted, self._roll_back, self._check_whole, self._is_old),
+            "prune": Work(self._only_live, self._prune, self._check_whole, self._is_pruned),
             "load": Work(self._both, self._load, self._check_old, self._is_untouched),
         }
 
@@ -244,6 +246,30 @@ class Stores:
 
     def _promote(self, root: Path) -> None:
         Store(root / "models").promote("pumps", NEW)
+
+    def _promoted(self, root: Path) -> None:
+        self._both(root)
+        (root / "models" / "pumps" / "aliases.json").write_text(json.dumps({"live": NEW, "previous": OLD}))
+
+    def _only_live(self, root: Path) -> None:
+        self._both(root)
+        (root / "models" / "pumps" / "aliases.json").write_text(json.dumps({"live": NEW}))
+
+    def _roll_back(self, root: Path) -> None:
+        store = Store(root / "models")
+        if store.live("pumps").name != OLD:
+            store.promote("pumps", "previous")
+
+    def _is_old(self, root: Path) -> None:
+        self._check_whole(root)
+        assert Store(root / "models").aliases("pumps") == {"live": OLD, "previous": NEW}
+
+    def _prune(self, root: Path) -> None:
+        Store(root / "models").prune("pumps", 1)
+
+    def _is_pruned(self, root: Path) -> None:
+        self._check_whole(root)
+        assert set(names(root / "models" / "pumps")) == {NEW, "aliases.json", ".lock"}
 
     def _load(self, root: Path) -> None:
         load_scorer(Store(root / "models").live("pumps"), "pumps")

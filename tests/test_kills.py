@@ -23,6 +23,7 @@ from tests.kills import NEW, OLD, Stores, Work, loop, names, operations
 from tests.shim import Operation, Shim, counting
 
 ROOT = Path(__file__).parents[1]
+STORE = ("export", "first-export", "promote", "rollback", "prune", "load")
 
 
 def found(group: str, failure: str, only: str = "") -> dict[str, list[str]]:
@@ -38,12 +39,16 @@ def found(group: str, failure: str, only: str = "") -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("failure", ["kill", "power"])
-def test_an_export_or_promotion_that_dies_at_any_step_leaves_the_last_good_version(failure: str) -> None:
-    assert found("store", failure) == {"export": [], "first-export": [], "promote": [], "load": []}
+def test_an_export_promotion_or_removal_that_dies_at_any_step_leaves_the_last_good_version(failure: str) -> None:
+    assert found("store", failure) == dict.fromkeys(
+        ["export", "first-export", "promote", "rollback", "prune", "load"], []
+    )
 
 
 def test_a_disk_that_is_full_from_any_step_on_leaves_the_last_good_version() -> None:
-    assert found("store", "ENOSPC") == {"export": [], "first-export": [], "promote": [], "load": []}
+    assert found("store", "ENOSPC") == dict.fromkeys(
+        ["export", "first-export", "promote", "rollback", "prune", "load"], []
+    )
 
 
 def test_a_calibration_that_dies_at_any_step_leaves_the_last_good_version() -> None:

@@ -8,10 +8,10 @@ from benchmarks.soak import Sample, latency_ratio, main, slope, verdicts
 
 def test_a_service_that_is_asked_and_swapped_for_a_while_holds_what_it_held(tmp_path: Path) -> None:
     """The short form: too short for the slope of the memory, which half an hour shows."""
-    options = ["--minutes", "0.25", "--requests", "600", "--reloads", "20"]
+    options = ["--minutes", "0.25", "--requests", "640", "--reloads", "20"]
     main(options, results=tmp_path, picture=tmp_path / "soak.png")
     found = json.loads((tmp_path / "soak.json").read_text())
-    assert (found["unexpected"], sum(found["requests"].values())) == ({}, 620)
+    assert (found["unexpected"], sum(found["requests"].values())) == ({}, 660)
     assert found["at_rest"][0] == found["at_rest"][1]
     assert abs(found["memory_slope"]) < 0.15
     assert (tmp_path / "soak.png").stat().st_size > 10_000

@@ -42,6 +42,7 @@ def store(tmp_path: Path) -> Path:
 def test_a_store_that_is_deleted_touches_nothing_that_serves(store: Path) -> None:
     with running(store) as service:
         shutil.rmtree(store)
+        assert service.ask("/v1/models/pumps/reload", content=b"").status_code >= 400
         assert service.is_well()
 
 
