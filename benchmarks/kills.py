@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int
     if asked.calls:
         with tempfile.TemporaryDirectory() as kept:
             made = works(Path(kept))
-            found = [by_call(name, work) for group in ("store", "score") for name, work in made[group]().items()]
+            found = [by_call(name, work) for name, work in made["store"]().items()]
     else:
         found = by_operation()
     ways = _CALLS if asked.calls else [*KILLS, *REFUSALS]

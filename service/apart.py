@@ -27,6 +27,7 @@ class Apart:
 
         Raises:
             StoreError: it cannot be read, or does not answer in time, or others have waited for it for long.
+            RuntimeError: there is no thread to be had.
         """
         self._waiting = [one for one in self._waiting if not one.done()]
         if len(self._waiting) >= _MOST:

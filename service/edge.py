@@ -107,23 +107,23 @@ def ids_of(headers: Headers, request_id: bytes) -> RequestIds:
     return RequestIds(request_id.decode(), logs.trace_id_of(traceparent))
 
 
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # as onnxruntime says it
+# As onnxruntime and Python say it.
+_OUT_OF_RESOURCES = ("bad_alloc", "bad allocation", "Failed to allocate memory", "can't start new thread")
 
 
 def kind_of(error: Exception) -> Kind:
     """The problem that a failure is told as: whether there was memory is not a mistake of ours, and passes."""
-    text = str(error)
-    is_memory = isinstance(error, MemoryError) or any(said in text for said in _OUT_OF_MEMORY)
-    return "out-of-memory" if is_memory else "internal"
+    is_out = isinstance(error, MemoryError) or any(said in str(error) for said in _OUT_OF_RESOURCES)
+    return "out-of-resources" if is_out else "internal"
 
 
 def failed(error: Exception, headers: Headers, request_id: bytes, route: str) -> Answer:
     """Logs what went wrong, and makes the answer that says so and nothing more."""
     logs.request_ids.set(ids_of(headers, request_id))
     logs.event("request failed", level=logging.ERROR, error=error, route=route)
-    if kind_of(error) == "out-of-memory":
-        detail = "there was no memory for this request; the same with fewer records, or later, may be answered"
-        return problem("out-of-memory", detail, headers={"retry-after": "1"})
+    if kind_of(error) == "out-of-resources":
+        detail = "there was no memory or thread for this request; with fewer records, or later, it may be answered"
+        return problem("out-of-resources", detail, headers={"retry-after": "1"})
     return problem("internal", f"the log says why under request id {request_id.decode()}")
 
 

@@ -171,7 +171,7 @@ def test_a_request_that_finds_no_memory_is_refused_and_the_next_one_answered(sto
     with running(store, max_records=200_000, max_body_bytes=64 * MIB) as service:
         with little_memory(service.process.pid, 16 * MIB):
             refused = service.score(60_000, "?explain=none")
-            assert (refused.status_code, refused.json()["type"]) == (503, "urn:nelbo:problem:out-of-memory")
+            assert (refused.status_code, refused.json()["type"]) == (503, "urn:nelbo:problem:out-of-resources")
             assert refused.headers["retry-after"] == "1"
             assert service.is_well()
         assert service.score(60_000, "?explain=none").status_code == 200
