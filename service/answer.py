@@ -36,7 +36,7 @@ Stage = Literal["decode", "decide", "infer", "explain", "encode"]
 _STAGES: tuple[Stage, ...] = ("decide", "decode", "infer", "explain", "encode")  # as they follow each other
 Reason = Literal["missing", "unknown", "repeated", "not-a-record", "wrong-value"]
 encode = msgspec.json.Encoder().encode
-# Of so many results, some 100 kB. Where there is no memory for more, `encode` of msgspec 0.21 ends the process with a
+# Of so many results, some 100 kB. Where there is no memory for more, `encode` of msgspec 0.22 ends the process with a
 # segmentation fault, and this raises MemoryError (2026-11-25).
 encode_into, _MANY = msgspec.json.Encoder().encode_into, 256
 
