@@ -341,8 +341,9 @@ def _writing_in(folder: Path, left: str) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for path in list(folder.glob(left)):
                     _discard(path)
+            # Without waiting: our own caller may hold the folder, as `nelbo keys` does.
             with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

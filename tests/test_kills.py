@@ -154,12 +154,18 @@ def test_a_replaced_file_removes_its_own_leftovers_and_no_others(model: Path) ->
     assert names(model) == [".partial-20251231T000000Z-cccc-01234567", OLD, "aliases.json"]
 
 
+def test_a_file_is_replaced_in_a_folder_that_its_caller_holds_alone(model: Path) -> None:
+    with held(model, fcntl.LOCK_EX):
+        replace_file(model / "aliases.json", b"{}")
+    assert (model / "aliases.json").read_bytes() == b"{}"
+
+
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
     """As somebody holds a folder who is exporting to it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
