@@ -13,6 +13,8 @@ TEST ?=
 LABEL ?=
 NORMAL ?=
 SCHEMA ?=
+CASES ?= 2000
+SECONDS ?= 600
 BUNDLES ?= build/bundles
 PEERS ?= build/peers
 PARTS ?=
@@ -28,7 +30,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-c
   --python-version 3.11 --python-platform linux -c constraints.txt
 INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-kills soak test-faults bench-swap clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles bench-drain bench-slow-clients fuzz bench-openapi bench-kills soak test-faults clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
@@ -163,12 +165,24 @@ bench-serving: $(VENV)/.dev bench-serving-peers
 bench-serving-peers: $(VENV)/.dev
 	-$(BIN)/python -m benchmarks.serving.peers $(PEERS)
 
+# Stops under load, 20 of each kind, two minutes; `haproxy` installed.
+bench-drain: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.stopping
+
+# 300 clients that send, read or say nothing in time, beside good ones; a minute on two idle cores.
+bench-slow-clients: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.slow_clients
+
 bench-start: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.service_start
 
 # What an API key costs a request; two minutes on two idle cores, `wrk` installed.
 bench-access: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.access
+
+# Bits flipped, keys wrong, versions old, graphs hostile: whether all of it is refused; a minute.
+bench-bundles: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.hostile_bundles
 
 bench-mixed-traffic: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.mixed_traffic
@@ -185,6 +199,14 @@ bench-kills: $(VENV)/.dev
 # Half an hour of requests of every kind, and a thousand reloads; a picture in build/soak.png. SOAK="--minutes 5 …" for less.
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak $(SOAK)
+
+# What no bytes of a stranger may break, by coverage-guided fuzzing; CI does a little of it.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.fuzzing --seconds $(SECONDS)
+
+# Requests made from /openapi.json by schemathesis, CASES a route, and their answers held to it; CI does a few of them.
+bench-openapi: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.openapi --cases $(CASES)
 
 # A hundred swaps of two versions under 200 requests a second, and a hundred reload calls at once; a minute.
 bench-swap: $(VENV)/.dev

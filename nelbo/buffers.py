@@ -63,7 +63,9 @@ def read_csv(body: bytes, decoder: RecordDecoder, max_records: int) -> Batch:
 
     def skip(row: Any) -> str:
         expected = f"{row.expected_columns} values as in the header"
-        ragged.append(RecordError(row.number - 1, None, expected, str(row.actual_columns)))
+        # An open quote takes in all lines up to the next one, and with them their records.
+        hint = "; is a quote left open?" if row.text.count('"') % 2 else ""
+        ragged.append(RecordError(row.number - 1, None, expected, f"{row.actual_columns}{hint}"))
         return "skip" if len(ragged) <= max_records else "error"
 
     with _reading("CSV"):

@@ -7,32 +7,73 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nelbo.admission import admit
 from nelbo.calibration import CalibrationFile, parse_calibration
-from nelbo.drift import Reference, parse_reference
+from nelbo.drift import Reference, misfit, parse_reference
 from nelbo.errors import BundleError, SchemaError
+from nelbo.faults import first_fault, too_much
+from nelbo.folder import Folder, opened
 from nelbo.schema import Schema, parse_schema
 
 if sys.platform != "win32":
     import fcntl
 
+if TYPE_CHECKING:
+    from nelbo.trust import Signer, Trust
+
 FORMAT: Literal[1] = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 NEEDED = ("schema.json", "score.onnx", "calibration.json", "reference.json", "golden.ndjson")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial-"  # what is not finished begins so: a folder of an export, a file; nothing reads it
 _ZEROS = "0" * 64
-_MAX_BYTES = 256 * 2**20  # no tabular model comes near; guards the memory of whoever loads a stranger's bundle
+
+# Bytes of a file at most: no tabular model comes near, and whoever loads a stranger's bundle has memory for its parsed
+# form. What is in no table is only digested.
+_MOST_BYTES = {
+    MANIFEST: 2**20,
+    SIGNATURE: 2**12,
+    "schema.json": 16 * 2**20,
+    "score.onnx": 256 * 2**20,
+    "calibration.json": 64 * 2**20,
+    "reference.json": 16 * 2**20,
+    "golden.ndjson": 16 * 2**20,
+}
+_MOST_OF_OTHERS = 64 * 2**20
+_MOST_TOGETHER = 512 * 2**20
+_MOST_FILES = 64
+_MOST_COLUMNS = 2_500  # each costs an explanation a run of the graph
+_MOST_GOLDEN = 1_000  # an export writes 16
+
+
+class Code(BaseModel):
+    """The code that made a bundle.
+
+    Attributes:
+        version: of nelbo.
+        sources: digest of the source files of the packages `nelbo` and `training`.
+        revision: of the checkout that it was run from, with "-dirty" where files differ from it; None for an
+            installed package.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    sources: str
+    revision: str | None = None
 
 
 class Manifest(BaseModel):
@@ -47,6 +88,8 @@ class Manifest(BaseModel):
         data: the training table: digest of its bytes, counts of records by use.
         config: what the fit was told.
         metrics: what the fit measured.
+        code: what fitted it; None in a bundle of before it was written down.
+        key_id: never set; a signature names its own key, since it comes after the manifest.
         digest: SHA-256 of this file's own bytes with zeros in the digest's place; it names the bundle, since
             it covers the digest of every file.
     """
@@ -65,7 +108,8 @@ class Manifest(BaseModel):
     data: dict[str, str | int]
     config: dict[str, Any]
     metrics: dict[str, Any]
-    key_id: str | None = None
+    code: Code | None = None
+    key_id: None = None
     digest: str = _ZEROS
 
 
@@ -80,7 +124,11 @@ class Golden(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle read whole and checked; what a scorer is made of."""
+    """A bundle read whole and checked; what a scorer is made of.
+
+    Attributes:
+        signer: who signed the manifest, if it was asked whether a pinned key did.
+    """
 
     manifest: Manifest
     schema: Schema
@@ -89,6 +137,7 @@ class Bundle:
     reference: Reference
     golden: tuple[Golden, ...]
     card: str
+    signer: "Signer | None" = None
 
     @property
     def digest(self) -> str:
@@ -139,59 +188,93 @@ def check_name(name: str) -> str:
 # --- reading -----------------------------------------------------------------------------------------
 
 
-def read_bundle(folder: Path) -> Bundle:
-    """The bundle in a folder: digests first, then every file against what is expected of it.
+def read_bundle(folder: Path, trust: "Trust | None" = None) -> Bundle:
+    """The bundle in a folder: signature and digests first, then every file against what is expected of it.
+
+    Args:
+        folder: of the bundle.
+        trust: whose signature it must have; None asks for none.
 
     Raises:
         BundleError: naming the bundle, the file and what is wrong with it.
     """
-    manifest = read_manifest(folder)
-    label = f"bundle '{manifest.name}@{manifest.version}'"
-    check_name(manifest.name)
-    for name in NEEDED:
-        if name not in manifest.files:
-            raise BundleError(f"{label}: the manifest does not list {name}")
-    contents = {name: _verified(folder, label, name, digest) for name, digest in manifest.files.items()}
+    with opened(folder) as inside:
+        manifest, signer = _manifest(inside, trust)
+        label = f"bundle '{manifest.name}@{manifest.version}'"
+        contents = _contents(inside, label, manifest.files)
+    for name in ("schema.json", "calibration.json", "reference.json", "golden.ndjson"):
+        if (problem := too_much(contents[name])) is not None:
+            raise BundleError(f"{label}: {name}: {problem}")
     schema = _parse_schema(contents["schema.json"], label)
     if manifest.schema_digest != sha256(contents["schema.json"]):
         raise BundleError(f"{label}: schema.json does not match the manifest's schema digest")
+    _admit(contents["score.onnx"], label)
+    reference = parse_reference(contents["reference.json"], label)
+    if (problem := misfit(reference, schema)) is not None:
+        raise BundleError(f"{label}: reference.json: {problem}")
     return Bundle(
         manifest=manifest,
         schema=schema,
         graph=contents["score.onnx"],
         calibration=parse_calibration(contents["calibration.json"], label),
-        reference=parse_reference(contents["reference.json"], label),
+        reference=reference,
         golden=_parse_golden(contents["golden.ndjson"], label),
         card=contents.get("MODEL_CARD.md", b"").decode(errors="replace"),
+        signer=signer,
     )
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, trust: "Trust | None" = None) -> Manifest:
     """What a folder says its bundle is; the other files are not looked at.
 
     Raises:
-        BundleError: it is missing, or was changed after export.
+        BundleError: it is missing, was changed after export, or is not signed as it must be.
     """
-    return _parse_manifest(_read(folder, MANIFEST), folder)
+    with opened(folder) as inside:
+        return _manifest(inside, trust)[0]
 
 
-def _read(folder: Path, name: str) -> bytes:
-    path = folder / name
-    try:
-        found = path.stat()
-        # A pipe would keep us waiting, and /dev/zero has no end.
-        if not stat.S_ISREG(found.st_mode):
-            raise BundleError(f"bundle {folder}: {name} is not a file")
-        if found.st_size > _MAX_BYTES:
-            raise BundleError(f"bundle {folder}: {name} is larger than {_MAX_BYTES // 2**20} MiB")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise BundleError(f"bundle {folder}: {name} is missing") from error
-    except OSError as error:
-        raise BundleError(f"bundle {folder}: {name} cannot be read: {error.strerror}") from error
+def _manifest(inside: Folder, trust: "Trust | None") -> "tuple[Manifest, Signer | None]":
+    """The manifest, which is not parsed before its signature holds."""
+    text = inside.read(MANIFEST, _MOST_BYTES[MANIFEST])
+    signer = None if trust is None else _signer(inside, text, trust)
+    manifest = _parse_manifest(text, inside.path)
+    check_name(manifest.name)
+    if trust is not None:
+        trust.check_version(manifest.name, manifest.version)
+    return manifest, signer
+
+
+def read_signed(folder: Path) -> tuple[bytes, bytes | None]:
+    """The manifest's bytes and those of its signature, if it has one; neither is looked into."""
+    with opened(folder) as inside:
+        text = inside.read(MANIFEST, _MOST_BYTES[MANIFEST])
+        return text, inside.read_if_there(SIGNATURE, _MOST_BYTES[SIGNATURE])
+
+
+def _signer(inside: Folder, text: bytes, trust: "Trust") -> "Signer":
+    signature = inside.read_if_there(SIGNATURE, _MOST_BYTES[SIGNATURE])
+    return trust.check_signature(text, signature, f"bundle {inside.path}")
+
+
+def _contents(inside: Folder, label: str, digests: Mapping[str, str]) -> dict[str, bytes]:
+    """Every file of the bundle, each as it was exported."""
+    for name in NEEDED:
+        if name not in digests:
+            raise BundleError(f"{label}: the manifest does not list {name}")
+    if len(digests) > _MOST_FILES:
+        raise BundleError(f"{label}: expected at most {_MOST_FILES} files, the manifest lists {len(digests)}")
+    left = _MOST_TOGETHER
+    contents = {}
+    for name, digest in digests.items():
+        contents[name] = _verified(inside, label, name, digest, left)
+        left -= len(contents[name])
+    return contents
 
 
 def _parse_manifest(text: bytes, folder: Path) -> Manifest:
+    if (problem := too_much(text)) is not None:
+        raise BundleError(f"bundle {folder}: {MANIFEST}: {problem}")
     try:
         found = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -204,10 +287,11 @@ def _parse_manifest(text: bytes, folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"bundle {folder}: {MANIFEST}: {place}: {first['msg']}") from error
-    if _own_digest(text, manifest.digest) != manifest.digest:
+        place, detail = first_fault(error)
+        raise BundleError(f"bundle {folder}: {MANIFEST}: {place}: {detail}") from error
+    if _VERSION.fullmatch(manifest.version) is None:
+        raise BundleError(f"bundle {folder}: {MANIFEST}: '{manifest.version}' is not a version")
+    if _DIGEST.fullmatch(manifest.digest) is None or _own_digest(text, manifest.digest) != manifest.digest:
         raise BundleError(f"bundle {folder}: {MANIFEST} does not match its own digest; it was changed after export")
     return manifest
 
@@ -216,24 +300,33 @@ def _own_digest(text: bytes, digest: str) -> str:
     return sha256(text.replace(digest.encode(), _ZEROS.encode()))
 
 
-def _verified(folder: Path, label: str, name: str, digest: str) -> bytes:
-    """A file's bytes, if they are the ones that were exported.
-
-    A file's name is looked up in the folder, never followed out of it.
-    """
+def _verified(inside: Folder, label: str, name: str, digest: str, left: int) -> bytes:
+    """A file's bytes, if they are the ones that were exported."""
     if name != Path(name).name or name in ("", ".", "..") or not name.isprintable():
         raise BundleError(f"{label}: the manifest lists {name!r}, which is no file name")
-    data = _read(folder, name)
+    data = inside.read(name, _MOST_BYTES.get(name, _MOST_OF_OTHERS))
+    if len(data) > left:
+        raise BundleError(f"{label}: its files are larger than {_MOST_TOGETHER // 2**20} MiB together")
     if sha256(data) != digest:
         raise BundleError(f"{label}: {name} does not match its digest in the manifest; it was changed after export")
     return data
 
 
+def _admit(graph: bytes, label: str) -> None:
+    try:
+        admit(graph)
+    except BundleError as error:
+        raise BundleError(f"{label}: score.onnx: {error}") from error
+
+
 def _parse_schema(text: bytes, label: str) -> Schema:
     try:
-        return parse_schema(text, f"{label}: schema.json")
+        schema = parse_schema(text, f"{label}: schema.json")
     except SchemaError as error:
         raise BundleError(str(error)) from error
+    if len(schema.columns) > _MOST_COLUMNS:
+        raise BundleError(f"{label}: schema.json: expected at most {_MOST_COLUMNS} columns, got {len(schema.columns)}")
+    return schema
 
 
 def _parse_golden(text: bytes, label: str) -> tuple[Golden, ...]:
@@ -243,6 +336,8 @@ def _parse_golden(text: bytes, label: str) -> tuple[Golden, ...]:
         raise BundleError(f"{label}: golden.ndjson: {error}") from error
     if not golden:
         raise BundleError(f"{label}: golden.ndjson holds no record to replay")
+    if len(golden) > _MOST_GOLDEN:
+        raise BundleError(f"{label}: golden.ndjson: expected at most {_MOST_GOLDEN} records, got {len(golden)}")
     return golden
 
 

@@ -8,14 +8,15 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from math import floor
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nelbo.errors import BundleError, CalibrationError
 from nelbo.extremes import Tail
+from nelbo.faults import Many, first_fault
 from nelbo.intervals import Interval
 from nelbo.segments import Segments
 
@@ -124,8 +125,8 @@ class IncreasingMap(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    x: Many[float]
+    y: Many[float]
     slope: float
 
     @model_validator(mode="after")
@@ -191,11 +192,11 @@ class Combination(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    fields: tuple[str, ...]
-    typical: tuple[float, ...]
-    location: tuple[float, ...]
-    spread: tuple[float, ...]
-    categorical: tuple[bool, ...]
+    fields: Many[str]
+    typical: Many[float]
+    location: Many[float]
+    spread: Many[float]
+    categorical: Many[bool]
     energy: IncreasingMap
     evidence: dict[EvidenceName, IncreasingMap]
     oddest_category: IncreasingMap | None
@@ -266,10 +267,10 @@ class CalibrationFile(BaseModel):
     format: Literal[4] = 4
     created: str
     rate: float
-    confidence: float | None = None
-    fdr: float | None = None
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    fdr: Annotated[float, Field(gt=0, lt=1)] | None = None
     combination: Combination
-    scores: dict[StatisticName, tuple[float, ...]]
+    scores: dict[StatisticName, Many[float]]
     tails: dict[StatisticName, Tail] = {}
     segments: Segments | None = None
     intervals: dict[str, Interval] = {}
@@ -302,9 +303,7 @@ def parse_calibration(text: bytes, source: str) -> CalibrationFile:
     try:
         return CalibrationFile.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        detail = first["msg"].removeprefix("Value error, ")
+        place, detail = first_fault(error)
         raise BundleError(f"{source}: calibration.json: {place}: {detail}") from error
 
 

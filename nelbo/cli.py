@@ -13,29 +13,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nelbo.errors import BundleError, NelboError, SchemaChangedError
+from nelbo.errors import BundleError, NelboError, SchemaChangedError, TrustError
 from nelbo.store import find_bundle
 from nelbo.terminal import printable
 
 if TYPE_CHECKING:
     from nelbo.archive import Crew, Wish
+    from nelbo.bundle import Bundle
     from nelbo.decision import Decision
     from nelbo.intent import Intent
     from nelbo.partial import Tally
     from nelbo.scoring import Scored, Scorer
     from nelbo.tables import Table
+    from nelbo.trust import Trust
     from nelbo.verdict import Verdict
 
 # Exit codes: 0 fine, 1 a finding, 2 usage or input, 3 our own mistake.
 FINDING, INPUT, INTERNAL = 1, 2, 3
 
-_EXTRA_OF = {"training": "training", "service": "service", "nelbo": "files"}
+_EXTRAS_OF = {"training": ("training",), "service": ("service",), "nelbo": ("files", "signing")}
 # What each extra brings, as it is imported. Anything else that is missing is a mistake of our own.
 _FILES = frozenset({"pyarrow", "sklearn"})
 _BROUGHT_BY = {
     "files": _FILES,
+    "signing": frozenset({"cryptography"}),
     "service": frozenset(
         {
+            "cryptography",
             "fastapi",
             "httptools",
             "prometheus_client",
@@ -92,6 +96,12 @@ Keep = Annotated[
         help="Remove all but so many of the newest versions, none that has an alias; all stay if not given.",
     ),
 ]
+TrustPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust", envvar="NELBO_TRUST", help="File of pinned keys, one of which must have signed the bundle."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -139,7 +149,7 @@ def _app() -> typer.Typer:
 
 def _order(entry: EntryPoint) -> tuple[int, str]:
     """As a newcomer needs them."""
-    first = ["schema", "fit", "report", "calibrate", "verify", "promote", "rollback"]
+    first = ["schema", "fit", "report", "calibrate", "sign", "verify", "promote", "rollback"]
     first += ["score", "evaluate", "drift", "serve", "keys"]
     return (first.index(entry.name) if entry.name in first else len(first), entry.name)
 
@@ -156,34 +166,79 @@ def _command(entry: EntryPoint) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except ModuleNotFoundError as error:
-            extra = _EXTRA_OF[package]
-            if (error.name or "").partition(".")[0] not in _BROUGHT_BY[extra]:
+            missing = (error.name or "").partition(".")[0]
+            extra = next((name for name in _EXTRAS_OF[package] if missing in _BROUGHT_BY[name]), None)
+            if extra is None:
                 raise
             raise NelboError(f"nelbo {entry.name} needs the {extra} extra: pip install 'nelbo[{extra}]'") from error
 
     return guarded
 
 
-def verify(bundle: BundleName, models: Models = Path("models"), as_json: AsJson = False) -> None:
-    """Check a bundle: digests, contents, and that this machine scores its golden records as its exporter did."""
-    from nelbo.bundle import read_bundle
+def verify(
+    bundle: BundleName,
+    trust: TrustPath = None,
+    data: Annotated[Path | None, typer.Option(help="Table that it must have been fitted or calibrated on.")] = None,
+    models: Models = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle, and say where it comes from.
+
+    Signature, digests, contents, its graph under limits, and that this machine scores its golden records as its
+    exporter did. Then who signed it, which table it was fitted on, and which code fitted it.
+    """
+    from nelbo import provenance
+    from nelbo.bundle import read_signed
+    from nelbo.probe import Probe
     from nelbo.scoring import Scorer
 
     folder = find_bundle(bundle, models)
     try:
-        read = read_bundle(folder)
+        read = _read(folder, trust)
+        Probe().check(read)
         Scorer(read).replay()
+        use = None if data is None else provenance.use_of(read, data)
     except BundleError as error:
         if as_json:
             typer.echo(json.dumps({"bundle": str(folder), "ok": False, "detail": str(error)}))
         else:
             typer.echo(printable(f"nelbo: {error}"), err=True)
         raise typer.Exit(FINDING) from error
+    is_signed = read_signed(folder)[1] is not None
     if as_json:
         found = {"bundle": str(folder), "ok": True, "model": read.name, "version": read.version, "digest": read.digest}
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(found | provenance.as_json(read, is_signed=is_signed, use=use)))
     else:
         typer.echo(f"{read.label}: {len(read.manifest.files)} files and {len(read.golden)} golden records as exported")
+        for line in provenance.as_lines(read, is_signed=is_signed, use=use):
+            typer.echo(printable(line))
+
+
+def sign(
+    bundle: Annotated[str | None, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")] = None,
+    key: Annotated[Path | None, typer.Option(help="File of the private key to sign with.")] = None,
+    new_key: Annotated[Path | None, typer.Option(help="Make a key, in this file.")] = None,
+    owner: Annotated[str, typer.Option(help="Whose the new key is, for people.")] = "",
+    models: Models = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Sign a bundle, or make a key to sign with: what is printed of it then is for the file of pinned keys."""
+    from nelbo import signature
+    from nelbo.signed import sign_bundle
+
+    if new_key is not None and bundle is None and key is None:
+        public = signature.new_key(new_key).public_key()
+        pinned = {"owner": owner or "unnamed", "public_key": signature.public_text(public)}
+        typer.echo(json.dumps({"keys": {signature.key_id_of(public): pinned}}, indent=None if as_json else 1))
+        return
+    if bundle is None or key is None or new_key is not None:
+        raise TrustError("expected BUNDLE and --key FILE to sign, or --new-key FILE alone to make a key")
+    folder = find_bundle(bundle, models)
+    signed = sign_bundle(folder, signature.read_key(key))
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(folder), "key_id": signed.key_id}))
+    else:
+        typer.echo(f"{folder}: signed with the key {signed.key_id}")
 
 
 def promote(
@@ -192,27 +247,36 @@ def promote(
     models: Models = Path("models"),
     force: Force = False,
     keep: Keep = None,
+    trust: TrustPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a version the live one, once it has been verified. A running service takes it by itself."""
-    _promote(name, version, models, force=force, keep=keep, as_json=as_json)
+    _promote(name, version, models, force=force, keep=keep, trust=trust, as_json=as_json)
 
 
-def rollback(name: ModelName, models: Models = Path("models"), force: Force = False, as_json: AsJson = False) -> None:
+def rollback(
+    name: ModelName,
+    models: Models = Path("models"),
+    force: Force = False,
+    trust: TrustPath = None,
+    as_json: AsJson = False,
+) -> None:
     """Go back to the version that was live before; once more, and nothing has changed."""
     from nelbo.store import PREVIOUS
 
-    _promote(name, PREVIOUS, models, force=force, keep=None, as_json=as_json)
+    _promote(name, PREVIOUS, models, force=force, keep=None, trust=trust, as_json=as_json)
 
 
-def _promote(name: str, version: str, models: Path, *, force: bool, keep: int | None, as_json: bool) -> None:
+def _promote(
+    name: str, version: str, models: Path, *, force: bool, keep: int | None, trust: Path | None, as_json: bool
+) -> None:
     from dataclasses import asdict
 
     from nelbo.promotion import promote as promoted
     from nelbo.store import Store
 
     try:
-        found = promoted(Store(models), name, version, force=force, keep=keep)
+        found = promoted(Store(models), name, version, force=force, keep=keep, trust=_trust(trust))
     except (BundleError, SchemaChangedError) as error:
         if not as_json:
             typer.echo(printable(f"nelbo: {error}"), err=True)
@@ -243,6 +307,7 @@ def score(
     window: Window = None,
     explain: Explained = None,
     jobs: Jobs = None,
+    trust: TrustPath = None,
     models: Models = Path("models"),
     as_json: AsJson = False,
 ) -> None:
@@ -260,7 +325,7 @@ def score(
         records_per_s=records_per_s,
         fdr=fdr,
     )
-    scorer = _scorer(bundle, models)
+    scorer = _scorer(bundle, models, trust)
     intent = scorer.decider.intent if intent == Intent() else intent
     _refuse_window(window, intent)
     wish = Wish(intent, window, "flagged" if explain is None else "all" if explain else "none")
@@ -425,6 +490,7 @@ def evaluate(
     label: Annotated[str, typer.Option(help="Column that says which records are normal.")],
     normal: Annotated[str, typer.Option(help="Its value in normal records.")],
     rate: Rate = None,
+    trust: TrustPath = None,
     models: Models = Path("models"),
     as_json: AsJson = False,
 ) -> None:
@@ -435,7 +501,7 @@ def evaluate(
     from nelbo.evaluation import evaluate as evaluation_of
     from nelbo.tables import labels, open_table
 
-    scorer = _scorer(bundle, models)
+    scorer = _scorer(bundle, models, trust)
     labelled = labels(open_table(table), label, normal)
     decision = scorer.decider.decide(rate)
     parts = list(_scored(scorer, table, decision, ignored=(label,)))
@@ -458,7 +524,13 @@ def evaluate(
         raise typer.Exit(FINDING)
 
 
-def drift(bundle: BundleName, table: TablePath, models: Models = Path("models"), as_json: AsJson = False) -> None:
+def drift(
+    bundle: BundleName,
+    table: TablePath,
+    trust: TrustPath = None,
+    models: Models = Path("models"),
+    as_json: AsJson = False,
+) -> None:
     """Say whether the records of a file still look like those that a bundle was fitted on."""
     from datetime import UTC, datetime
 
@@ -469,7 +541,7 @@ def drift(bundle: BundleName, table: TablePath, models: Models = Path("models"),
     from nelbo.verdict import verdict
     from nelbo.window import Window
 
-    scorer = _scorer(bundle, models)
+    scorer = _scorer(bundle, models, trust)
     decision = scorer.decider.decide()
     window = Window(scorer.schema, scorer.bundle.reference, decision)
     calibration_scores = scorer.decider.calibrations["score"].scores
@@ -493,13 +565,27 @@ def drift(bundle: BundleName, table: TablePath, models: Models = Path("models"),
         raise typer.Exit(FINDING)
 
 
-def _scorer(bundle: str, models: Path) -> "Scorer":
-    from nelbo.bundle import read_bundle
+def _scorer(bundle: str, models: Path, trust: Path | None) -> "Scorer":
     from nelbo.scoring import Scorer
 
-    scorer = Scorer(read_bundle(find_bundle(bundle, models)))
+    scorer = Scorer(_read(find_bundle(bundle, models), trust))
     scorer.replay()
     return scorer
+
+
+def _read(folder: Path, trust: Path | None) -> "Bundle":
+    from nelbo.bundle import read_bundle
+
+    return read_bundle(folder, _trust(trust))
+
+
+def _trust(path: Path | None) -> "Trust | None":
+    """Whose bundles are read; None for anybody's."""
+    if path is None:
+        return None
+    from nelbo.trust import read_trust
+
+    return read_trust(path)
 
 
 def _scored(scorer: "Scorer", path: Path, decision: "Decision", ignored: tuple[str, ...] = ()) -> Iterator["Scored"]:

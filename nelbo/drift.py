@@ -1,11 +1,13 @@
 """What normal traffic looks like, field by field, in bounded space: the reference that drift is measured against."""
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
 
 from nelbo.errors import BundleError
+from nelbo.faults import Many, first_fault
 from nelbo.records import Batch
 from nelbo.schema import Column, Schema
 
@@ -21,11 +23,11 @@ class FieldSketch(BaseModel):
         missing: records without a value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    edges: tuple[float, ...] = ()
-    counts: tuple[int, ...]
-    missing: int
+    edges: Many[FiniteFloat] = ()
+    counts: Many[NonNegativeInt]
+    missing: NonNegativeInt
 
 
 class Reference(BaseModel):
@@ -34,7 +36,7 @@ class Reference(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    n_records: int
+    n_records: NonNegativeInt
     fields: dict[str, FieldSketch]
 
 
@@ -72,4 +74,18 @@ def parse_reference(text: bytes, source: str) -> Reference:
     try:
         return Reference.model_validate_json(text)
     except ValidationError as error:
-        raise BundleError(f"{source}: reference.json: {error.errors()[0]['msg']}") from error
+        raise BundleError(f"{source}: reference.json: {first_fault(error)[1]}") from error
+
+
+def misfit(reference: Reference, schema: Schema) -> str | None:
+    """Why a reference is not one of this schema's records; None if it is."""
+    if list(reference.fields) != [field.name for field in schema.fields]:
+        return "was made for other fields than schema.json has"
+    for field in schema.fields:
+        sketch = reference.fields[field.name]
+        n = 0 if field.is_coded else len(sketch.edges)
+        n_counts = field.n_codes if field.is_coded else n + 1
+        is_ascending = all(low < high for low, high in pairwise(sketch.edges))
+        if len(sketch.counts) != n_counts or len(sketch.edges) != n or not is_ascending:
+            return f"field '{field.name}': expected {n_counts} counts, and edges that ascend"
+    return None

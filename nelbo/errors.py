@@ -4,9 +4,11 @@ NelboError
 ├── SchemaError        a schema, or a table's columns against one
 ├── TableError         a file of records that cannot be read or fitted
 ├── BodyError          a body of records that cannot be read at all
+│   ├── NotJsonError   a body that is no JSON at all, so that nothing can be said of its shape
 │   └── TooManyRecordsError  a body of more records than its reader takes
 ├── RecordError        one record; carries its index, field, expected and found
 ├── BundleError        a bundle that is damaged, or not what it says
+├── TrustError         a file of pinned keys, or a key of one's own, that cannot be used
 ├── StoreError         the store of models cannot be read
 │   ├── UnknownVersionError  a model, version or alias that is not there
 │   └── StoreWriteError      the store may not be changed, or cannot be
@@ -18,6 +20,24 @@ A programming mistake is a `TypeError` or an `AssertionError`, never one of thes
 """
 
 from collections.abc import Sequence
+
+_SHOWN = 60  # characters of a name or a wrong value that an error repeats
+_LONGEST = 1_000  # characters of a text that quotes a stranger's file; chosen, longer than any of ours
+
+
+def printable(text: str) -> str:
+    """A text that quotes a stranger's file, as one line of bounded length that moves no terminal's cursor."""
+    short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+
+
+def shortened(text: str) -> str:
+    """A text as an error repeats it, cut to a line.
+
+    >>> shortened("a" * 100) == "a" * 60 + "…"
+    True
+    """
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 class NelboError(Exception):
@@ -45,6 +65,10 @@ class BodyError(NelboError):
         self.pointer = pointer
 
 
+class NotJsonError(BodyError):
+    """A body is no JSON."""
+
+
 class TooManyRecordsError(BodyError):
     """A body holds more records than its reader takes."""
 
@@ -61,12 +85,25 @@ class RecordError(NelboError):
 
     def __init__(self, index: int, field: str | None, expected: str, found: str) -> None:
         self.index, self.field, self.expected, self.found = index, field, expected, found
-        where = f"record {index}" if field is None else f"record {index}, field '{field}'"
+        where = f"record {index}" if field is None else f"record {index}, field '{shortened(field)}'"
         super().__init__(f"{where}: expected {expected}, got {found}")
 
 
 class BundleError(NelboError):
-    """A bundle is damaged, or not what its manifest says."""
+    r"""A bundle is damaged, or not what its manifest says.
+
+    Its text may quote a stranger's file, so it is printable.
+
+    >>> str(BundleError("constant 'a\x1b[2K\nb' is of type 8"))
+    "constant 'a\\x1b[2K\\nb' is of type 8"
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
+
+class TrustError(NelboError):
+    """A file of pinned keys, or a key to sign with, cannot be used."""
 
 
 class StoreError(NelboError):

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from nelbo.faults import Many
+
 Scores = NDArray[np.float64]  # as in `nelbo.calibration`, which stands on this module
 
 FURTHEST = 10.0  # times below 1 / (n + 1); beyond, a factor of ten either way would be no surprise
@@ -69,7 +71,7 @@ class Tail(BaseModel):
     scale: float = Field(gt=0)
     shape: float
     p_value: float = Field(ge=0, le=1)
-    resampled: tuple[tuple[float, float], ...] = Field(min_length=1)
+    resampled: Many[tuple[float, float]] = Field(min_length=1)
 
     @property
     def ends(self) -> bool:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from nelbo.faults import Many
+
 Numbers = NDArray[np.float64]
 
 COVERAGE = 0.9
@@ -42,15 +44,15 @@ class Interval(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    n: tuple[int, ...]
+    n: Many[int]
     least: float
     greatest: float
     centre: float
     scale: float
-    edges: tuple[float, ...] = ()
-    middle: tuple[float, ...]
-    low: tuple[float | None, ...]
-    high: tuple[float | None, ...]
+    edges: Many[float] = ()
+    middle: Many[float]
+    low: Many[float | None]
+    high: Many[float | None]
 
     @model_validator(mode="after")
     def _has_an_end_for_every_bin(self) -> "Interval":

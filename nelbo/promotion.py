@@ -1,13 +1,18 @@
 """A version that becomes the live one: checked first, as whoever serves it would."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nelbo.bundle import Bundle, read_bundle
 from nelbo.changes import changes, refuse_changes
 from nelbo.errors import BundleError, SchemaError, StoreError
+from nelbo.probe import Probe
 from nelbo.schema import Schema, read_schema
 from nelbo.scoring import Scorer
 from nelbo.store import LIVE, PREVIOUS, Store
+
+if TYPE_CHECKING:
+    from nelbo.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,16 @@ class Promotion:
     removed: tuple[str, ...] = ()
 
 
-def promote(store: Store, name: str, version: str, *, force: bool = False, keep: int | None = None) -> Promotion:
-    """Makes a version the live one, once it has been read, verified and its golden records replayed.
+def promote(
+    store: Store,
+    name: str,
+    version: str,
+    *,
+    force: bool = False,
+    keep: int | None = None,
+    trust: "Trust | None" = None,
+) -> Promotion:
+    """Makes a version the live one, once it has been read, verified, probed and its golden records replayed.
 
     Args:
         store: of the model.
@@ -38,6 +51,7 @@ def promote(store: Store, name: str, version: str, *, force: bool = False, keep:
         version: or an alias of it: `previous` goes back.
         force: also where it reads other records than the live one.
         keep: how many of the newest versions to leave; None for all.
+        trust: whose bundles may become live; None for anybody's.
 
     Raises:
         UnknownVersionError: the version is not in the store.
@@ -46,7 +60,7 @@ def promote(store: Store, name: str, version: str, *, force: bool = False, keep:
         StoreWriteError: the store cannot be changed; the live version is the one that was.
     """
     folder = store.folder(name, version)
-    bundle = _verified(store, name, folder.name)
+    bundle = _verified(store, name, folder.name, trust)
     before = store.aliases(name).get(LIVE)
     if not force:
         refuse_other_schema(store, name, folder.name, bundle.schema)
@@ -75,9 +89,10 @@ def refuse_other_schema(store: Store, name: str, version: str, schema: Schema) -
     refuse_changes(f"{name}@{version}", changes(served, schema), f"{name}@{live.name}")
 
 
-def _verified(store: Store, name: str, version: str) -> Bundle:
-    bundle = read_bundle(store.root / name / version)
+def _verified(store: Store, name: str, version: str, trust: "Trust | None") -> Bundle:
+    bundle = read_bundle(store.root / name / version, trust)
     if (bundle.name, bundle.version) != (name, version):
         raise BundleError(f"bundle '{name}@{version}': the manifest says it is '{bundle.label}'")
+    Probe().check(bundle)
     Scorer(bundle).replay()
     return bundle

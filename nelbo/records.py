@@ -18,11 +18,10 @@ from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
 from nelbo.characters import count, count_outside_strings
-from nelbo.errors import BodyError, RecordError, TooManyRecordsError
+from nelbo.errors import BodyError, NotJsonError, RecordError, TooManyRecordsError, shortened
 from nelbo.schema import Column, Schema
 from nelbo.structs import Arrays, Structs, Values, has_integers, seconds_since_1970, value_type
 
-_SHOWN = 60  # characters of a wrong value that an error repeats
 _NO_STRUCT_NAME = re.compile(r'["\\\x00-\x1f]')  # characters that msgspec takes in no struct's names
 
 
@@ -90,8 +89,7 @@ def expectation(column: Column) -> str:
 
 def shown(value: object) -> str:
     """A wrong value as an error repeats it: as Python writes it, cut to a line."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return shortened(repr(value))
 
 
 class RecordDecoder:
@@ -140,7 +138,8 @@ class RecordDecoder:
 
         Raises:
             TooManyRecordsError: there are more.
-            BodyError: the body is not JSON, is neither of the two, or its columns do not fit together.
+            NotJsonError: the body is not JSON.
+            BodyError: it is neither of the two, or its columns do not fit together.
         """
         self._expect_commas(body, max_records)
         try:
@@ -183,13 +182,21 @@ class RecordDecoder:
                 records += found or ()
         try:
             arrays = self._structs.of_records(records)
-        except ValueError:  # a moment that is none; whose, is not worth looking for
-            return self.together((), max_records)[0], [-1] * len(bodies)
-        wrong = [i for i, n in _n_colons_of_each(arrays, sizes) if not _has_colons(bodies[i], 1 + n)]
+            wrong = [i for i, n in _n_colons_of_each(arrays, sizes) if not _has_colons(bodies[i], 1 + n)]
+        except ValueError:  # a moment that is none; the others are not to wait for who sent it
+            wrong = [i for i, rows in _rows_of_each(sizes) if not self._are_right(records[rows])]
         if wrong:
             return self.together([b"" if i in wrong else body for i, body in enumerate(bodies)], max_records)
         index = [i for size in sizes for i in range(size)]
         return _batch(arrays, np.array(index, dtype=np.int64)), sizes
+
+    def _are_right(self, records: list[Any]) -> bool:
+        """Whether all moments are some."""
+        try:
+            self._structs.of_records(records)
+        except ValueError:
+            return False
+        return True
 
     def _plain_records(self, body: bytes) -> list[Any] | None:
         """Structs of the records of a body that the happy path takes."""
@@ -272,14 +279,9 @@ class RecordDecoder:
     def _json_slowly(self, body: bytes, max_records: int | None) -> Batch:
         try:
             parsed: Any = self._loose_body.decode(body)
-        except RecursionError as error:
-            raise BodyError("the body is nested too deeply to be records") from error
-        except UnicodeDecodeError as error:
-            raise BodyError("the body is not UTF-8") from error
-        except msgspec.ValidationError as error:
+        except (ValueError, RecursionError) as error:
+            _expect_json(body)
             raise BodyError(f"{error}; {_BODY}") from error
-        except msgspec.DecodeError as error:
-            raise _not_json(body, error) from error
         if (parsed.records is UNSET) == (parsed.columns is UNSET):
             raise BodyError(_BODY)
         if parsed.columns is UNSET:
@@ -334,7 +336,7 @@ class RecordDecoder:
         for name in columns:
             if name not in self._columns and self.schema.extra == "refuse":
                 raise BodyError(
-                    f"column '{name}' is not among the columns of {self.name}", f"/columns/{_escaped(name)}"
+                    f"column '{shortened(name)}' is not among the columns of {self.name}", f"/columns/{_escaped(name)}"
                 )
         for field in self.schema.fields:
             if field.name not in columns and not field.nullable:
@@ -346,6 +348,7 @@ class RecordDecoder:
     def _fault(self, index: int, raw: bytes, error: Exception) -> RecordError:
         """What is wrong with one record: the first field in the schema's order that is."""
         try:
+            _JSON.decode(raw)
             cells = self._loose_record.decode(raw)
         except RecursionError:
             return RecordError(index, None, "a flat JSON object", "one nested too deeply")
@@ -406,7 +409,8 @@ def _common_length(columns: Mapping[str, Values]) -> int:
     name, n = next((name, len(values)) for name, values in columns.items())
     for other, values in columns.items():
         if len(values) != n:
-            detail = f"column '{other}' has {len(values)} values, column '{name}' has {n}: expected equally many"
+            detail = f"column '{shortened(other)}' has {len(values)} values, column '{shortened(name)}' has {n}"
+            detail += ": expected equally many"
             raise BodyError(detail, f"/columns/{_escaped(other)}")
     return n
 
@@ -424,13 +428,20 @@ def _total(arrays: Arrays, n: int) -> int:
     return int(arrays.n_colons.sum()) if isinstance(arrays.n_colons, np.ndarray) else n * arrays.n_colons
 
 
-def _n_colons_of_each(arrays: Arrays, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """For each body that has records here its position and how many colons they have."""
-    start, of_each = 0, arrays.n_colons
+def _rows_of_each(sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    """For each body that has records here its position and which they are."""
+    start = 0
     for i, size in enumerate(sizes):
         if size >= 0:
-            yield i, size * of_each if isinstance(of_each, int) else int(of_each[start : start + size].sum())
+            yield i, slice(start, start + size)
             start += size
+
+
+def _n_colons_of_each(arrays: Arrays, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """For each of them how many colons its records have."""
+    of_each = arrays.n_colons
+    for i, rows in _rows_of_each(sizes):
+        yield i, (rows.stop - rows.start) * of_each if isinstance(of_each, int) else int(of_each[rows].sum())
 
 
 def _expect_colons(body: bytes, expected: int) -> None:
@@ -460,7 +471,7 @@ def shown_json(raw: bytes) -> str:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         text = raw.decode(errors="replace")
-        return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+        return shortened(text)
     return "null" if value is None else "true" if value is True else "false" if value is False else shown(value)
 
 
@@ -487,7 +498,7 @@ def _repeated_key(raw: bytes, depth: int = 1) -> str | None:
 def _refuse_repeated_key(body: bytes, depth: int) -> None:
     key = _repeated_key(body, depth)
     if key is not None:
-        raise BodyError(f"the name '{key}' stands several times in one object; expected it once")
+        raise BodyError(f"the name '{shortened(key)}' stands several times in one object; expected it once")
 
 
 def _with_infinities(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -503,26 +514,57 @@ class _Constant(str):
     __slots__ = ()
 
 
-def _not_json(body: bytes, error: msgspec.DecodeError) -> BodyError:
-    """Why a body is not JSON; where its only fault is a NaN, which is the most common one, also where that stands."""
+_JSON = msgspec.json.Decoder(Raw)  # looks at all of a text and builds nothing
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _expect_json(body: bytes) -> None:
+    """Refuses what is no JSON, also behind the place where it was found to have another shape.
+
+    Raises:
+        NotJsonError: saying where, if it is a fault that programs make often.
+    """
     try:
-        found = _first_constant(json.loads(body, parse_constant=_Constant), ())
+        body.decode()
+        _JSON.decode(body)
+    except RecursionError as error:
+        raise NotJsonError("the body is nested too deeply to be records") from error
+    except UnicodeDecodeError as error:
+        raise NotJsonError("the body is not UTF-8") from error
+    except msgspec.DecodeError as error:
+        raise _not_json(body, error) from error
+
+
+def _not_json(body: bytes, error: msgspec.DecodeError) -> NotJsonError:
+    """Why a body is not JSON; where its only faults are NaN or halves of characters, also where the first stands."""
+    try:
+        found = _first_fault(json.loads(body, parse_constant=_Constant), ())
     except (ValueError, RecursionError):
         found = None
     if found is None:
-        return BodyError(f"the body is not JSON: {error}")
-    steps, constant = found
-    pointer = "".join(f"/{_escaped(str(step))}" for step in steps)
-    where = pointer
+        return NotJsonError(f"the body is not JSON: {error}")
+    steps, fault = found
+    pointer = "".join(f"/{_escaped(_whole(str(step)))}" for step in steps)
+    where = pointer or "the body"
     match steps:
         case ("records", int(index), str(field)) | ("columns", str(field), int(index)):
-            where = f"record {index}, field '{field}'"
-    detail = f"{where}: expected a number, got {constant}, which is not JSON; a missing value is null"
-    return BodyError(detail, pointer)
+            where = f"record {index}, field '{shortened(_whole(field))}'"
+    return NotJsonError(f"{where}: expected {fault}", pointer)
 
 
-def _first_constant(value: Any, steps: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], _Constant] | None:
+def _whole(text: str) -> str:
+    """A text whose halves of characters are question marks, for no answer can hold them."""
+    return text.encode(errors="replace").decode()
+
+
+Steps = tuple[str | int, ...]
+
+
+def _first_fault(value: Any, steps: Steps) -> tuple[Steps, str] | None:
+    """What Python takes for JSON although it is none: where, and what was expected and found."""
     if isinstance(value, _Constant):
-        return steps, value
+        return steps, f"a number, got {value}, which is not JSON; a missing value is null"
+    if isinstance(value, str) and _SURROGATE.search(value):
+        return steps, "whole characters, got a surrogate without its other half"
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return next((hit for step, part in inner if (hit := _first_constant(part, (*steps, step)))), None)
+    return next((hit for step, part in inner if (hit := _first_fault(part, (*steps, step)))), None)

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: processors and memory, by quota where a container has one."""
+"""What this process may use of its machine: processors and memory, by quota where a container has one; descriptors."""
 
 import os
 from collections.abc import Iterator
@@ -18,12 +18,14 @@ class Resources:
         processors_by: what limits them.
         memory_bytes: None where nothing limits it.
         memory_by: what limits it.
+        descriptors: that may be open at once; None where nothing limits them.
     """
 
     processors: float
     processors_by: str
     memory_bytes: int | None
     memory_by: str
+    descriptors: int | None = None
 
     @property
     def whole_processors(self) -> int:
@@ -43,7 +45,18 @@ def read_resources(root: Path = _ROOT) -> Resources:
     quota = min(quotas, default=float(n))
     by = "the container's quota" if quota < n else "the process's affinity"
     memory = min(limits, default=None)
-    return Resources(min(quota, float(n)), by, memory, "no limit" if memory is None else "the container's limit")
+    return Resources(
+        min(quota, float(n)), by, memory, "no limit" if memory is None else "the container's limit", _descriptors()
+    )
+
+
+def _descriptors() -> int | None:
+    try:
+        import resource  # noqa: PLC0415  # not on every system
+    except ImportError:
+        return None
+    found, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if found == resource.RLIM_INFINITY else found
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 The names are a contract. What no part of nelbo fills yet is null.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from nelbo.segments import Segments
 from nelbo.verdict import State
 
 Explain = Literal["flagged", "all", "none"]
+# Records that are explained between two looks at whether somebody still waits: of 30 fields some 50 ms. Chosen
+_EXPLAINED_AT_ONCE = 64
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -196,10 +198,23 @@ def _segment_answer(segment: bool | Category, decision: Decision) -> SegmentAnsw
     )
 
 
-def results(scorer: Scorer, scored: Scored, explain: Explain = "flagged") -> list[Result | FaultyResult]:
-    """One result a record, in the order of the records, those that could not be scored included."""
+def _go_on() -> None:
+    pass
+
+
+def results(
+    scorer: Scorer, scored: Scored, explain: Explain = "flagged", go_on: Callable[[], None] = _go_on
+) -> list[Result | FaultyResult]:
+    """One result a record, in the order of the records, those that could not be scored included.
+
+    Args:
+        scorer: that scored.
+        scored: the records.
+        explain: which of them.
+        go_on: is called again and again while records are explained, which may take long; what it raises ends that.
+    """
     wanted = {"flagged": scored.flagged, "all": np.ones_like(scored.flagged), "none": np.zeros_like(scored.flagged)}
-    good = _results(scorer, scored, _explanations(scorer, scored, np.flatnonzero(wanted[explain])))
+    good = _results(scorer, scored, _explanations(scorer, scored, np.flatnonzero(wanted[explain]), go_on))
     if not scored.batch.errors:
         return good
     faulty = [fault_of(error) for error in scored.batch.errors]
@@ -271,14 +286,22 @@ def _segments(scorer: Scorer, scored: Scored) -> Iterable[bool | Category | None
     return map(scorer.segment_named, scored.decision.judges(scored.segments).tolist())
 
 
-def explained_alarms(scorer: Scorer, scored: Scored) -> dict[int, Explained]:
-    """Why each flagged record is odd, by row."""
-    return _explanations(scorer, scored, np.flatnonzero(scored.flagged))
+def explained_alarms(scorer: Scorer, scored: Scored, go_on: Callable[[], None] = _go_on) -> dict[int, Explained]:
+    """Why each flagged record is odd, by row; `go_on` as for `results`."""
+    return _explanations(scorer, scored, np.flatnonzero(scored.flagged), go_on)
 
 
-def _explanations(scorer: Scorer, scored: Scored, rows: NDArray[np.intp]) -> dict[int, Explained]:
-    if not rows.size:  # a run of the graph costs as much without records
-        return {}
+def _explanations(
+    scorer: Scorer, scored: Scored, rows: NDArray[np.intp], go_on: Callable[[], None]
+) -> dict[int, Explained]:
+    found: dict[int, Explained] = {}
+    for start in range(0, rows.size, _EXPLAINED_AT_ONCE):
+        go_on()
+        found |= _explanations_of_some(scorer, scored, rows[start : start + _EXPLAINED_AT_ONCE])
+    return found
+
+
+def _explanations_of_some(scorer: Scorer, scored: Scored, rows: NDArray[np.intp]) -> dict[int, Explained]:
     explanation = explain(scorer, scored, rows)
     flagged = np.flatnonzero(scored.flagged[rows])
     alarms: dict[int, tuple[Causes, Repairs, int]] = {}

@@ -3,11 +3,22 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
 from nelbo.errors import SchemaError
+from nelbo.faults import Many, first_fault
 
 Role = Literal["field", "id", "time", "segment", "label", "ignored"]
 Kind = Literal["numeric", "categorical", "boolean", "timestamp"]
@@ -32,17 +43,17 @@ class Column(BaseModel):
         note: why the column has its role, where that needs a word ("constant").
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     role: Role
     kind: Kind | None = None
     nullable: bool = False
-    spike: float | None = None
-    step: float | None = None
+    spike: FiniteFloat | None = None
+    step: Annotated[FiniteFloat, Field(ge=1e-30)] | None = None
     unit: str | None = None
-    categories: tuple[Category, ...] = ()
-    rare: tuple[Category, ...] = ()
+    categories: Many[Category] = ()
+    rare: Many[Category] = ()
     note: str | None = None
 
     @model_validator(mode="after")
@@ -98,14 +109,15 @@ class Schema(BaseModel):
 
     format: Literal[1] = 1
     extra: Literal["refuse", "ignore"] = "refuse"
-    columns: tuple[Column, ...]
+    columns: Many[Column]
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "Schema":
-        names = [column.name for column in self.columns]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"column '{name}' is named twice")
+        seen = set()
+        for column in self.columns:
+            if column.name in seen:
+                raise ValueError(f"column '{column.name}' is named twice")
+            seen.add(column.name)
         return self
 
     def with_role(self, role: Role) -> tuple[Column, ...]:
@@ -161,9 +173,8 @@ def parse_schema(text: bytes, source: str) -> Schema:
     try:
         return Schema.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SchemaError(f"{source}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+        place, detail = first_fault(error)
+        raise SchemaError(f"{source}: {place}: {detail}") from error
 
 
 def read_schema(path: Path) -> Schema:

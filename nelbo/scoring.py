@@ -1,6 +1,5 @@
 """The scorer: a bundle's graph, its combination and its calibration as one thing."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -8,19 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nelbo.admission import INPUTS, OUTPUTS
 from nelbo.bundle import Bundle
 from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
 from nelbo.decision import Decider, Decision
-from nelbo.errors import BundleError, CalibrationError
+from nelbo.errors import BundleError, CalibrationError, RecordError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Category, Schema
 from nelbo.segments import ALL, Numbers
-
-# From 1.31 on, onnxruntime's published builds send usage data to their maker on Linux too, and keep a device id in
-# ~/.cache, unless told not to before they are imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime as ort
+from nelbo.session import open_session
 
 # Records per run of the graph: with these, what the graph works out in between stays in a core's cache. A run of 1,024
 # records of 30 fields cost 15 % more a record, and of 64 as much (2026-11-25, a default fit, AMD EPYC).
@@ -28,10 +23,6 @@ CHUNK = 256
 
 # Golden records may have been scored on another processor: float32 kernels differ by more than batches do.
 _REPLAY_TOLERANCE = 10 * SCORE_TOLERANCE
-
-
-_INPUTS = ["numbers", "codes", "hidden"]
-_OUTPUTS = ["contributions", "kl", "evidence", "expected_numbers", "expected_codes", "latents"]
 
 
 @dataclass(frozen=True)
@@ -65,16 +56,8 @@ class Graph:
     """
 
     def __init__(self, schema: Schema, graph: bytes, label: str) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        # The default threads spin for work and burned 3 times the CPU of the arithmetic itself.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4
-        # Weights in files of their own are refused: the bytes at hand are all that was verified.
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
-            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(graph)
         except Exception as error:  # onnxruntime raises a dozen unrelated types for a graph it cannot read
             raise BundleError(f"{label}: score.onnx cannot be loaded: {error}") from error
         self._inputs = {node.name for node in self._session.get_inputs()}
@@ -82,7 +65,8 @@ class Graph:
         self._label = label
         self.schema = schema
         self._nothing = np.zeros((CHUNK, len(schema.fields)), dtype=np.bool_)
-        self.n_evidence = {node.name: node.shape for node in self._session.get_outputs()}["evidence"][-1]
+        shape = {node.name: node.shape for node in self._session.get_outputs()}["evidence"]
+        self.n_evidence = shape[-1] if shape else None
 
     def run(self, batch: Batch, hidden: NDArray[np.bool_] | None = None) -> Outputs:
         """The graph's outputs for a batch.
@@ -112,17 +96,17 @@ class Graph:
     ) -> list[NDArray[Any]]:
         feed = {"numbers": numbers, "codes": codes, "hidden": hidden}
         try:
-            return list(self._session.run(_OUTPUTS, {k: v for k, v in feed.items() if k in self._inputs}))
+            return list(self._session.run(list(OUTPUTS), {k: v for k, v in feed.items() if k in self._inputs}))
         except Exception as error:  # as above
             raise BundleError(f"{self._label}: score.onnx cannot be run: {error}") from error
 
 
 def _refuse_other_interface(label: str, inputs: set[str], outputs: set[str]) -> None:
-    if not inputs <= set(_INPUTS):
-        raise BundleError(f"{label}: score.onnx: expected inputs {', '.join(_INPUTS)}, got {', '.join(sorted(inputs))}")
-    if not outputs >= set(_OUTPUTS):
+    if not inputs <= set(INPUTS):
+        raise BundleError(f"{label}: score.onnx: expected inputs {', '.join(INPUTS)}, got {', '.join(sorted(inputs))}")
+    if not outputs >= set(OUTPUTS):
         raise BundleError(
-            f"{label}: score.onnx: expected outputs {', '.join(_OUTPUTS)}, got {', '.join(sorted(outputs))}"
+            f"{label}: score.onnx: expected outputs {', '.join(OUTPUTS)}, got {', '.join(sorted(outputs))}"
         )
 
 
@@ -194,8 +178,11 @@ class Scorer:
         self.bundle = bundle
         self.schema = bundle.schema
         self.decoder = RecordDecoder(bundle.schema, bundle.label)
-        self.decider = Decider(bundle.calibration)
-        self._decision = self.decider.decide()
+        try:
+            self.decider = Decider(bundle.calibration)
+            self._decision = self.decider.decide()
+        except CalibrationError as error:
+            raise BundleError(f"bundle '{bundle.label}': calibration.json: {error}") from error
         self._graph = graph or Graph(bundle.schema, bundle.graph, f"bundle '{bundle.label}'")
         if bundle.calibration.combination.fields != tuple(field.name for field in self.schema.fields):
             raise BundleError(
@@ -281,7 +268,7 @@ class Scorer:
         except CalibrationError as error:
             raise BundleError(f"bundle '{self.bundle.label}': golden records: {error}") from error
         if scored.batch.errors:
-            raise BundleError(f"bundle '{self.bundle.label}': golden {scored.batch.errors[0]}")
+            raise unreadable(self.bundle, scored.batch.errors[0])
         for name in STATISTICS:
             expected = np.array([getattr(entry, name) for entry in golden])
             off = np.abs(scored.statistics[name] - expected) > _REPLAY_TOLERANCE * np.maximum(1, np.abs(expected))
@@ -290,6 +277,12 @@ class Scorer:
                     f"bundle '{self.bundle.label}': golden record {int(off.argmax())} no longer gets its {name}; "
                     "this machine computes the model differently from the one that exported it"
                 )
+
+
+def unreadable(bundle: Bundle, error: RecordError) -> BundleError:
+    """What is wrong with a golden record, without its value: it is a record of the training, and this may be logged."""
+    where = "" if error.field is None else f", field '{error.field}'"
+    return BundleError(f"bundle '{bundle.label}': golden record {error.index}{where}: expected {error.expected}")
 
 
 def states(schema: Schema, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

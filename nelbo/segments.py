@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from nelbo.faults import Many
 from nelbo.schema import Category, Schema
 
 Numbers = NDArray[np.intp]
@@ -28,8 +29,8 @@ class Segments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     field: str
-    values: tuple[bool | Category, ...]
-    members: dict[str, tuple[int, ...]]
+    values: Many[bool | Category]
+    members: dict[str, Many[int]]
 
     @model_validator(mode="after")
     def _members_are_numbered(self) -> "Segments":

@@ -185,6 +185,7 @@ class ParquetTable:
         with _naming(self.path), pq.ParquetFile(self.path, buffer_size=_COLUMN_BUFFER, pre_buffer=False) as file:
             groups = range(part.start, part.stop)
             for block in file.iter_batches(n_rows, row_groups=groups, columns=names, use_threads=False):
+                block.validate(full=True)  # pyarrow looks for a damaged value where it is too late to say whose
                 wanted = block.select(names).slice(to_skip, n_records - n_read)
                 to_skip = max(0, to_skip - block.num_rows)
                 if wanted.num_rows:
@@ -300,10 +301,11 @@ def _parquet(path: Path, n_bytes: int) -> ParquetTable:
     try:
         with pq.ParquetFile(path) as file:
             types, read = file.schema_arrow, file.metadata
+            names = tuple(types.names)
             row_groups = tuple(read.row_group(i).num_rows for i in range(read.num_row_groups))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise TableError(f"{path}: expected a Parquet file, got something else or a damaged one") from error
-    return ParquetTable(path, tuple(types.names), n_bytes, read.num_rows, types, row_groups)
+    return ParquetTable(path, names, n_bytes, read.num_rows, types, row_groups)
 
 
 def _ndjson(path: Path, n_bytes: int) -> NdjsonTable:

@@ -171,16 +171,19 @@ _FORMATS = {".ndjson": _LINES, ".jsonl": _LINES, ".csv": _CSV, ".parquet": _PARQ
 # --- results as a table ------------------------------------------------------------------------------
 
 
-def rows_of(scorer: Scorer, scored: Scored, explain: Explain = "flagged") -> pa.Table:
+def rows_of(
+    scorer: Scorer, scored: Scored, explain: Explain = "flagged", go_on: Callable[[], None] = lambda: None
+) -> pa.Table:
     """The results of a batch as a table, in the order of its records, faulty ones included.
 
     Args:
         scorer: that scored.
         scored: the batch.
         explain: "none" gives no reasons; a table has room for those of flagged records alone.
+        go_on: as for `results`.
     """
     names, n = [field.name for field in scorer.schema.fields], len(scored.batch)
-    found = {} if explain == "none" else explained_alarms(scorer, scored)
+    found = {} if explain == "none" else explained_alarms(scorer, scored, go_on)
     top = _top_fields(scorer, scored, found)
     columns: dict[str, Any] = {"index": scored.batch.index, "flagged": scored.flagged}
     columns["p_value"] = scored.p_values["score"]

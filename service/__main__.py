@@ -30,8 +30,8 @@ def _open_standard_files() -> None:
 
 gc.disable()  # what is imported stays, and to look through it again and again takes a tenth of the start
 
-# First of all: a stop that comes while the rest is still being imported is a stop as good as any. uvicorn puts
-# its own handlers over these while it serves, and raises the signal once more when it has answered all.
+# First of all: a stop that comes while the rest is still being imported is a stop as good as any. The server puts
+# its own handlers over these while it serves.
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 # A terminal that is closed is one more way to stop; under nohup it is none.
@@ -39,55 +39,77 @@ if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
     signal.signal(signal.SIGHUP, _hang_up)
 _open_standard_files()
 
+from nelbo import trial  # noqa: E402
+
+# Now, while there is little to copy and nothing to be had from it; one that starts from nothing would take half of our
+# own start.
+_TRIAL = trial.fork() if __name__ == "__main__" else None
+
+import asyncio  # noqa: E402
 import socket  # noqa: E402
+from typing import cast  # noqa: E402
 
 import uvicorn  # noqa: E402
 
+from nelbo.errors import TrustError  # noqa: E402
+from nelbo.probe import Probe  # noqa: E402
 from service import logs  # noqa: E402
-from service.app import create_app  # noqa: E402
+from service.app import Service, create_app  # noqa: E402
+from service.connections import IDLE_S, Connections  # noqa: E402
 from service.keys import KeysError  # noqa: E402
 from service.lane import Lane  # noqa: E402
 from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
+from service.server import STOP_S, Server, handles  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
-
-_STOP_S = 20  # how long answers may take after a stop was asked for; below the 30 s that Kubernetes waits
 
 
 def main() -> int:
     """Serves until a signal stops it; 2 where the settings or the address will not do."""
     try:
         settings = read_settings()
+        service = Service(settings, Probe(process=_TRIAL))
         listener = listen(settings)
-        logs.configure(settings.log_level, settings.models.absolute())
-        keep_freed_memory()
-        collect_seldom()
-        app = create_app(settings)
-    except (SettingsError, KeysError) as error:
+    except (SettingsError, KeysError, TrustError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    config = uvicorn.Config(
-        Lane(app),
-        loop="auto",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_STOP_S,
-    )
+    logs.configure(settings.log_level, settings.models.absolute())
+    keep_freed_memory()
+    collect_seldom()
     host, port = listener.getsockname()[:2]
-    capacity = app.state.service.capacity
+    capacity = service.capacity
     logs.event(
         "listening",
         host=host,
         port=port,
         workers=capacity.workers,
         max_queued_records=capacity.max_queued_records,
+        max_connections=capacity.max_connections,
     )
-    app.state.service.access.announce(is_loopback=settings.is_loopback)
+    service.access.announce(is_loopback=settings.is_loopback)
+    service.begin()  # before the app is made, which takes as long as a model
+    lane = Lane(create_app(service))
+    connections = Connections(
+        lane,
+        service.metrics.reject,
+        max_connections=capacity.max_connections,
+        deadline_s=settings.request_deadline_s,
+        max_unread_bytes=capacity.max_bytes,
+    )
+    service.metrics.watch_connections(lambda: len(connections))
+    config = uvicorn.Config(
+        lane,
+        loop="auto",
+        http=cast(type[asyncio.Protocol], connections.protocol),  # which is called as a class is
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=STOP_S,
+    )
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config, connections, service.live, settings.drains_for_s).run(sockets=handles(listener))
     finally:
         logs.event("stopped")
     return 0

@@ -122,6 +122,7 @@ def answer(
     request: ScoreRequest,
     *,
     max_records: int,
+    go_on: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Answer, Tally]:
     """The answer to a scoring request, and what there is to count about it.
@@ -130,17 +131,25 @@ def answer(
         live: the loaded models; its state is read once.
         request: the body within the limit on bytes.
         max_records: the limit on records.
+        go_on: is called again and again while records are explained; a problem that it raises is the answer.
         clock: seconds from any start, for the stages.
     """
     tally = Tally()
     try:
-        return _scored(live, request, max_records, tally, clock), tally
+        return _scored(live, request, max_records, tally, go_on, clock), tally
     except ProblemError as error:
         tally.rejected = error.kind
         return error.answer, tally
 
 
-def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, clock: Callable[[], float]) -> Answer:
+def _scored(
+    live: Live,
+    request: ScoreRequest,
+    max_records: int,
+    tally: Tally,
+    go_on: Callable[[], None],
+    clock: Callable[[], float],
+) -> Answer:
     marks = [clock()]
     wish = wish_of(live, request, tally)
     scorer = wish.scorer
@@ -150,7 +159,7 @@ def _scored(live: Live, request: ScoreRequest, max_records: int, tally: Tally, c
     scored = scorer.score(batch, wish.decision) if wish.fdr is None else scorer.discover(batch, wish.fdr)
     marks.append(clock())
     form = accepted(request.accept) if request.accept else JSON
-    said = said_of(form, scorer, scored, wish.query.explain)
+    said = said_of(form, scorer, scored, wish.query.explain, go_on)
     marks.append(clock())
     state = live.watches.verdict(scorer).state
     if form == JSON:

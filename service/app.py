@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from nelbo.errors import StoreError
+from nelbo.probe import Probe
 from nelbo.resources import read_resources
 from nelbo.store import Store
 from service import catalog, logs
@@ -22,7 +24,7 @@ from service.access import DOCUMENT_PATH, Access, declaring
 from service.answer import ScoreAnswer
 from service.apart import Apart
 from service.batching import Batching
-from service.body import headers_of, is_stream, read_request, request_of
+from service.body import Bodies, headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
@@ -33,11 +35,15 @@ from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.page import documentation_page
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
+from service.progress import progress_of
 from service.request import ScoreRequest
 from service.settings import Settings
 from service.stream import Streams
 from service.v2.refusal import in_form_of
 from service.v2.routes import add_protocol
+
+if TYPE_CHECKING:
+    from nelbo.trust import Trust
 
 _DESCRIPTION = "Calibrated anomaly scores for records: you set the false-alarm rate, every alert says why."
 
@@ -47,39 +53,52 @@ class Service:
 
     Args:
         settings: of the process.
+        probe: what the graph of a model must pass before it is loaded; None for one of its own.
 
     Raises:
         KeysError: the file of keys is wrong.
+        TrustError: the file of pinned keys will not do.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, probe: Probe | None = None) -> None:
         self.settings = settings
-        self.live = Live(Store(settings.models.absolute()))
+        self.live = Live(Store(settings.models.absolute()), trust=trust_of(settings), probe=probe)
         self.keys = None if settings.keys is None else KeyRing(settings.keys)
         self.access = Access(self.keys, is_open=settings.is_open)
         self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
         self.capacity = capacity_of(settings, read_resources())
-        self.batching = Batching(self.live, self.metrics, settings.max_records, self.capacity)
+        self.batching = Batching(
+            self.live, self.metrics, settings.max_records, self.capacity, settings.request_deadline_s
+        )
         self.apart = Apart()
         self.lifecycle = Lifecycle(self.live, settings.keep_versions)
         self._is_stopping = threading.Event()
+        self._loader: threading.Thread | None = None
         self.metrics.watch_queue(lambda: self.batching.n_queued)
         self.streams = Streams(
             self.live,
-            self.batching.worker,
-            self.batching.count,
+            self.batching,
             max_records=settings.max_records,
             max_body_bytes=settings.max_body_bytes,
+            max_bytes_together=self.capacity.max_bytes,
         )
+        self.bodies = Bodies(settings.max_body_bytes, max(self.capacity.max_bytes, settings.max_body_bytes))
         self.live.on_crowded = self.streams.let_go
+
+    def begin(self) -> None:
+        """Begins to load the models, in a thread of its own, unless that was begun already."""
+        if self._loader is not None:
+            return
+        # A daemon: a store that hangs must not keep the process from stopping.
+        self._loader = threading.Thread(target=self._follow, name="load", daemon=True)
+        self._loader.start()
+        if self.keys is not None:
+            self.keys.watch()
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Loads the models while the app already answers health checks; until then it is not ready."""
-        # A daemon: a store that hangs must not keep the process from stopping.
-        threading.Thread(target=self._follow, name="load", daemon=True).start()
-        if self.keys is not None:
-            self.keys.watch()
+        self.begin()
         yield
         self._is_stopping.set()
         if self.keys is not None:
@@ -99,16 +118,34 @@ class Service:
             look = self.live.follow
 
 
-def create_app(settings: Settings) -> FastAPI:
+def trust_of(settings: Settings) -> "Trust | None":
+    """Whose bundles are read; None for anybody's.
+
+    Raises:
+        TrustError: the file of pinned keys will not do.
+    """
+    if settings.trust is None:
+        return None
+    from nelbo.trust import read_trust  # noqa: PLC0415  # cryptography: not for a service that asks for no signature
+
+    return read_trust(settings.trust)
+
+
+def create_app(of: Settings | Service) -> FastAPI:
     """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`.
 
     The page at /docs loads its script from a public network; /openapi.json needs none. Where keys are needed there is
     no such page: a browser could not send one.
 
+    Args:
+        of: what the routes share, or the settings to make that by.
+
     Raises:
         KeysError: the file of keys is wrong.
+        TrustError: the file of pinned keys will not do.
     """
-    service = Service(settings)
+    service = Service(of) if isinstance(of, Settings) else of
+    settings = service.settings
     app = FastAPI(
         title="nelbo",
         description=_DESCRIPTION,
@@ -125,7 +162,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_scoring(app, service)
     _add_models(app, service)
     add_lifecycle(app, service.lifecycle)
-    add_protocol(app, service.live, service.batching, settings)
+    add_protocol(app, service.live, service.batching, service.bodies, settings)
     _add_operations(app, service)
     if service.access.is_open:
         _add_page(app)
@@ -182,8 +219,8 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         headers, query = headers_of(request.scope), request.scope["query_string"]
         if is_stream(headers):
             return _Stream(service.streams, request_of(name, headers, query))
-        scoring = await read_request(name, headers, query, request.receive, service.settings.max_body_bytes)
-        return _response(await service.batching.score(scoring))
+        scoring = await read_request(name, headers, query, request.receive, service.bodies)
+        return _response(await service.batching.score(scoring, request.receive))
 
 
 class _Stream(Response):
@@ -193,8 +230,8 @@ class _Stream(Response):
         super().__init__()
         self._streams, self._scoring = streams, scoring
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await self._streams.answer(self._scoring, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._streams.answer(self._scoring, receive, send, progress_of(scope))
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
@@ -237,13 +274,15 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @health(
         "/healthz/ready",
         summary="May it get traffic",
-        description="200 where every model answers, after its golden records were replayed; else 503, and the reasons "
-        "for who may read.",
+        description="200 where every model answers, after its golden records were replayed, and nobody has told the "
+        "service to stop; else 503, and the reasons for who may read.",
         operation_id="ready",
         responses={503: responses(Models, 503)[503]},
     )
     async def ready(request: Request) -> Response:
         problems = service.live.problems()
+        if service.live.is_stopping:
+            return _response(problem("stopping", "; ".join(problems)))
         if problems and not service.access.may(headers_of(request.scope), "read"):
             problems = ["not every model answers; to a key with the scope read, this says which and why"]
         if problems:

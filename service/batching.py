@@ -1,14 +1,18 @@
 """Short requests that arrive together share one run of the graph; long ones go to another thread."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 import numpy as np
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from nelbo.characters import count
 from nelbo.results import results
@@ -16,11 +20,12 @@ from nelbo.scoring import CHUNK, Scored
 from nelbo.verdict import State
 from service.answer import Tally, Wish, answer, body_of, head, wish_of
 from service.capacity import Capacity
+from service.deadline import Deadline, exceeded
 from service.decoding import is_json
 from service.forms import wants_json
 from service.live import Live
 from service.metrics import Metrics
-from service.problems import JSON_HEADERS, Answer, ProblemError, problem
+from service.problems import JSON_HEADERS, Answer, ProblemError
 from service.request import ScoreRequest
 
 # A longer body is decoded and scored in a thread, so that health and short requests do not wait for it.
@@ -36,12 +41,17 @@ _LONGEST_WAIT_S, _SHARE_OF_LAST, _TELLING = 0.7, 0.3, 100
 _RETRY_AFTER_S = 1  # a full queue is scored in less; chosen
 
 
+T = TypeVar("T")
+Work = Callable[[Deadline], tuple[Answer, Tally]]
+
+
 class _Waiting(msgspec.Struct, frozen=True):
-    """A request that waits for its turn."""
+    """A request that waits for its turn: for its answer, or for work that makes it in the worker."""
 
     request: ScoreRequest
     n_records: int
-    answered: "asyncio.Future[Answer]"
+    since: float
+    answered: "asyncio.Future[Answer | Work]"
 
 
 class Batching:
@@ -50,6 +60,7 @@ class Batching:
     What arrives in one turn of the event loop, and in those that follow it without a pause, is scored together, up to
     256 records in a turn: nobody waits for a clock. What takes long goes to a worker thread instead: a large body,
     other forms than JSON, explanations, and a body with something wrong, of which each record must be looked at.
+    There it is dropped once its deadline is over or its client has left.
 
     The event loop's thread alone calls it, and counts what was scored.
 
@@ -58,6 +69,7 @@ class Batching:
         metrics: to count by.
         max_records: of one request.
         capacity: how many records may wait; while there are more, or as many as take long, requests are refused.
+        deadline_s: from a request to its answer.
         clock: seconds from any start, for the stages.
     """
 
@@ -67,10 +79,12 @@ class Batching:
         metrics: Metrics,
         max_records: int,
         capacity: Capacity,
+        deadline_s: float,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._live, self._metrics, self._clock = live, metrics, clock
         self._max_records, self._max_queued = max_records, capacity.max_queued_records
+        self._deadline_s = deadline_s
         self._waiting: deque[_Waiting] = deque()  # at the next turn of the event loop
         self._n_queued = self._n_long = 0  # records; those of the second wait for the worker
         self._s_a_record = 0.0  # that large bodies take, of late
@@ -85,9 +99,18 @@ class Batching:
         """Waits for the worker."""
         self.worker.shutdown()
 
-    async def score(self, request: ScoreRequest) -> Answer:
-        """The answer to a request."""
-        loop = asyncio.get_running_loop()
+    async def score(self, request: ScoreRequest, receive: Receive) -> Answer:
+        """The answer to a request.
+
+        Args:
+            request: its body whole.
+            receive: tells when its client has left.
+
+        Raises:
+            ClientDisconnect: it has.
+            ProblemError: the deadline is over.
+        """
+        loop, since = asyncio.get_running_loop(), self._clock()
         n = self._n_records(request)
         is_long = len(request.body) > LARGE_BODY_BYTES or not (is_json(request) and wants_json(request))
         if self._is_full(is_long=is_long):
@@ -95,33 +118,60 @@ class Batching:
         self._take(n, is_long=is_long)
         try:
             if is_long:
-                return await self._answer_in_worker(request)
-            waiting = _Waiting(request, n, loop.create_future())
+                return await self._answer_long(request, since, receive)
+            waiting = _Waiting(request, n, since, loop.create_future())
             self._waiting.append(waiting)
             if len(self._waiting) == 1:
                 loop.call_soon(self._wait, 0, 0)
-            return await waiting.answered
+            found = await waiting.answered
+            if isinstance(found, Answer):
+                return found
+            explained, tally = await self._in_worker(found, since, receive)
+            self.count(tally)
+            return explained
         finally:
             self._take(-n, is_long=is_long)
 
-    async def run(self, work: Callable[[], tuple[Answer, Tally]], n_records: int, *, is_long: bool) -> Answer:
+    async def run(
+        self, work: Callable[[], tuple[Answer, Tally]], n_records: int, receive: Receive, *, is_long: bool
+    ) -> Answer:
         """The answer that other work makes, by itself but of the same queue.
 
         Args:
             work: scores the records of one request.
             n_records: about how many these are.
+            receive: as for `score`, and likewise what is raised.
             is_long: the event loop must not wait for it.
         """
+        since = self._clock()
         if self._is_full(is_long=is_long):
             return self._refuse()
         self._take(n_records, is_long=is_long)
         try:
-            loop = asyncio.get_running_loop()
-            found, tally = await loop.run_in_executor(self.worker, work) if is_long else work()
+            found, tally = await self._in_worker(lambda _: work(), since, receive) if is_long else work()
             self.count(tally)
             return found
         finally:
             self._take(-n_records, is_long=is_long)
+
+    def expect_room(self) -> None:
+        """Returns where a stream may begin.
+
+        Raises:
+            ProblemError: too many records wait.
+        """
+        if self._is_full(is_long=True):
+            raise self._full()
+
+    async def of_stream(self, work: Callable[[Deadline], T], n_records: int) -> T:
+        """What the worker makes of some records of a stream. They wait as others do, but what has begun goes on."""
+        deadline = Deadline(math.inf, self._clock)
+        self._take(n_records, is_long=True)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.worker, work, deadline)
+        finally:
+            deadline.end()
+            self._take(-n_records, is_long=True)
 
     def _take(self, n_records: int, *, is_long: bool) -> None:
         self._n_queued += n_records
@@ -148,39 +198,51 @@ class Batching:
         return 1 + max(count(request.body, b",") // n_columns, n_bytes // 1024)
 
     def _refuse(self) -> Answer:
+        error = self._full()
+        self._metrics.reject(error.kind)
+        return error.answer
+
+    def _full(self) -> ProblemError:
         detail = f"{self._n_queued} records wait to be scored, as many as may; try again later"
-        self._metrics.reject("queue-full")
-        return problem("queue-full", detail, headers={"retry-after": str(_RETRY_AFTER_S)})
+        return ProblemError("queue-full", detail, headers={"retry-after": str(_RETRY_AFTER_S)})
 
     # --- in the worker --------------------------------------------------------------------------------
 
-    async def _answer_in_worker(self, request: ScoreRequest) -> Answer:
-        loop = asyncio.get_running_loop()
-        found, tally, seconds = await loop.run_in_executor(self.worker, self._timed, request)
+    async def _in_worker(self, work: Callable[[Deadline], T], since: float, receive: Receive) -> T:
+        """What the worker makes, as long as somebody waits for it; errors as for `score`."""
+        deadline = Deadline(since + self._deadline_s, self._clock)
+
+        def still_wanted() -> T:
+            deadline.check()
+            return work(deadline)
+
+        made = asyncio.get_running_loop().run_in_executor(self.worker, still_wanted)
+        left = asyncio.ensure_future(_until_left(receive))
+        try:
+            await asyncio.wait((made, left), timeout=deadline.remaining_s, return_when=asyncio.FIRST_COMPLETED)
+            if made.done():
+                return made.result()
+            raise ClientDisconnect if left.done() else exceeded()
+        finally:
+            deadline.end()
+            made.cancel()
+            left.cancel()
+
+    async def _answer_long(self, request: ScoreRequest, since: float, receive: Receive) -> Answer:
+        found, tally, seconds = await self._in_worker(partial(self._timed, request), since, receive)
         self.count(tally)
         n = sum(tally.n_records)
         if n >= _TELLING:
             self._s_a_record += _SHARE_OF_LAST * (seconds / n - self._s_a_record)
         return found
 
-    def _timed(self, request: ScoreRequest) -> tuple[Answer, Tally, float]:
+    def _timed(self, request: ScoreRequest, deadline: Deadline) -> tuple[Answer, Tally, float]:
         started = self._clock()
-        found, tally = answer(self._live, request, max_records=self._max_records)
+        found, tally = self._alone(request, deadline)
         return found, tally, self._clock() - started
 
-    def _hand_over(self, waiting: _Waiting, work: Callable[[], tuple[Answer, Tally]]) -> None:
-        """Lets the worker answer a request that is waiting."""
-        loop = asyncio.get_running_loop()
-
-        def answered(done: "asyncio.Future[tuple[Answer, Tally]]") -> None:
-            if (error := done.exception()) is not None:
-                _fail(waiting, error)
-                return
-            found, tally = done.result()
-            self.count(tally)
-            _give(waiting, found)
-
-        loop.run_in_executor(self.worker, work).add_done_callback(answered)
+    def _alone(self, request: ScoreRequest, deadline: Deadline) -> tuple[Answer, Tally]:
+        return answer(self._live, request, max_records=self._max_records, go_on=deadline.check)
 
     # --- on the event loop ----------------------------------------------------------------------------
 
@@ -203,9 +265,12 @@ class Batching:
     def _flush(self) -> None:
         """Answers what waits, up to so many records that other events do not wait long."""
         groups: dict[tuple[str, str], list[_Waiting]] = {}
-        n = 0
+        n, oldest = 0, self._clock() - self._deadline_s
         while self._waiting and n < CHUNK:
             waiting = self._waiting.popleft()
+            if waiting.since < oldest:
+                _fail(waiting, exceeded())
+                continue
             groups.setdefault((waiting.request.name, waiting.request.query), []).append(waiting)
             n += waiting.n_records
         if self._waiting:
@@ -238,7 +303,7 @@ class Batching:
 
     def _answer_alone(self, group: Sequence[_Waiting]) -> None:
         for waiting in group:
-            self._hand_over(waiting, partial(answer, self._live, waiting.request, max_records=self._max_records))
+            _give(waiting, partial(self._alone, waiting.request))
 
     def _answer_together(self, wish: Wish, group: Sequence[_Waiting], tally: Tally) -> None:
         clock = self._clock
@@ -264,7 +329,7 @@ class Batching:
             start = rows.stop
             if any_is_odd and is_odd[rows].any():
                 n_later += 1
-                self._hand_over(waiting, partial(_explained, wish, scored.part(rows), state, clock))
+                _give(waiting, partial(_explained, wish, scored.part(rows), state, clock))
                 continue
             own = (
                 head(scorer, wish.decision, scored.segments[rows].tolist(), state) if wish.decision.segments else shared
@@ -281,10 +346,12 @@ class Batching:
             self._live.watches.add(*tally.scored)
 
 
-def _explained(wish: Wish, scored: Scored, state: State | None, clock: Callable[[], float]) -> tuple[Answer, Tally]:
+def _explained(
+    wish: Wish, scored: Scored, state: State | None, clock: Callable[[], float], deadline: Deadline
+) -> tuple[Answer, Tally]:
     """The answer to a request whose records are scored and counted already, and what remains to be counted."""
     started = clock()
-    found = results(wish.scorer, scored, wish.query.explain)
+    found = results(wish.scorer, scored, wish.query.explain, deadline.check)
     explained = clock()
     body = body_of(head(wish.scorer, wish.decision, scored.segments.tolist(), state), found)
     return Answer(200, JSON_HEADERS, body), Tally(
@@ -292,7 +359,7 @@ def _explained(wish: Wish, scored: Scored, state: State | None, clock: Callable[
     )
 
 
-def _give(waiting: _Waiting, found: Answer) -> None:
+def _give(waiting: _Waiting, found: Answer | Work) -> None:
     if not waiting.answered.done():  # whoever asked may have gone
         waiting.answered.set_result(found)
 
@@ -300,3 +367,9 @@ def _give(waiting: _Waiting, found: Answer) -> None:
 def _fail(waiting: _Waiting, error: BaseException) -> None:
     if not waiting.answered.done():
         waiting.answered.set_exception(error)
+
+
+async def _until_left(receive: Receive) -> None:
+    """Returns when a client whose request is whole has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

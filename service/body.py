@@ -1,6 +1,8 @@
-"""A request's body, read no further than the limit."""
+"""The bodies of requests, read no further than the limits."""
 
+import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
@@ -12,7 +14,7 @@ from service.request import ScoreRequest
 Headers = Mapping[bytes, bytes]
 
 
-async def read_request(name: str, headers: Headers, query: bytes, receive: Receive, max_bytes: int) -> ScoreRequest:
+async def read_request(name: str, headers: Headers, query: bytes, receive: Receive, bodies: "Bodies") -> ScoreRequest:
     """A scoring request, whole.
 
     Args:
@@ -20,13 +22,9 @@ async def read_request(name: str, headers: Headers, query: bytes, receive: Recei
         headers: by name.
         query: as it was sent.
         receive: its body not touched yet.
-        max_bytes: what the declared length and the bytes that come are held to, chunked bodies included.
-
-    Raises:
-        ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
-        ClientDisconnect: the client went away before its body was whole.
+        bodies: reads it, and says what is raised.
     """
-    return request_of(name, headers, query, await read_body(headers, receive, max_bytes))
+    return request_of(name, headers, query, await bodies.read(headers, receive))
 
 
 def request_of(name: str, headers: Headers, query: bytes, body: bytes = b"") -> ScoreRequest:
@@ -47,30 +45,98 @@ def is_stream(headers: Headers) -> bool:
 
 
 def headers_of(scope: Scope) -> Headers:
-    """The request's headers by name, in lower case; of one that was sent twice, the first."""
-    return dict(reversed(scope["headers"]))
+    """The request's headers by name, in lower case; one that was sent several times is a list, as RFC 9110 has it.
+
+    So two readers of a request cannot each take another value for the only one.
+    """
+    sent = scope["headers"]
+    found = dict(sent)
+    if len(found) < len(sent):
+        found = {name: b", ".join(value for key, value in sent if key == name) for name in found}
+    return found
 
 
-async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body; arguments and errors as for `read_request`."""
-    declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes, declared.decode())
-    chunks: list[bytes] = []
-    n_bytes, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        n_bytes += len(body)
-        if n_bytes > max_bytes:
-            raise _too_large(max_bytes, "more")
-        if not (more or chunks):
-            return body  # most bodies come in one piece
-        chunks.append(body)
-    return b"".join(chunks)
+class Bodies:
+    """Reads request bodies: each may be only so long, and all that are still coming only so long together.
+
+    Where they are longer together, the one that has been coming for longest is refused, so that whoever sends slowly
+    holds up nobody who sends fast.
+
+    Args:
+        max_bytes: of each; the declared length is held to it and the bytes that come, chunked bodies included.
+        max_bytes_together: of all.
+    """
+
+    def __init__(self, max_bytes: int, max_bytes_together: int) -> None:
+        self._max_bytes, self._max_together = max_bytes, max_bytes_together
+        self._coming: dict[asyncio.Task[Any], bytearray] = {}  # the oldest first
+        self._n_bytes = 0
+
+    async def read(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body.
+
+        Args:
+            headers: by name.
+            receive: the body not touched yet.
+
+        Raises:
+            ProblemError: it is longer, or has to give way; the connection closes, since the rest of it stays unread.
+            ClientDisconnect: the client went away before its body was whole.
+        """
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            raise _too_large(self._max_bytes, declared.decode())
+        body, more = await _next(receive)
+        if len(body) > self._max_bytes:
+            raise _too_large(self._max_bytes, "more")
+        return await self._read_on(body, receive) if more else body  # most bodies come in one piece
+
+    async def _read_on(self, first: bytes, receive: Receive) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101
+        body = self._coming[task] = bytearray()
+        chunk, more = first, True
+        try:
+            while True:
+                body += chunk
+                self._n_bytes += len(chunk)
+                if len(body) > self._max_bytes:
+                    raise _too_large(self._max_bytes, "more")
+                self._make_room(task)
+                if not more:
+                    return bytes(body)
+                chunk, more = await _next(receive)
+        except asyncio.CancelledError:
+            if task in self._coming:
+                raise
+            task.uncancel()  # it gave way
+            raise _too_many() from None
+        finally:
+            self._forget(task)
+
+    def _make_room(self, current: "asyncio.Task[Any]") -> None:
+        while self._n_bytes > self._max_together:
+            oldest = next(iter(self._coming))
+            self._forget(oldest)
+            if oldest is current:
+                raise _too_many()
+            oldest.cancel()
+
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
+        self._n_bytes -= len(self._coming.pop(task, b""))
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """The next bytes, and whether there are more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_many() -> ProblemError:
+    detail = "more bytes of bodies are coming than fit the memory, and this one has been coming for longest; try again"
+    return ProblemError("too-many-bytes", detail, headers={"retry-after": "1", "connection": "close"})
 
 
 def _too_large(max_bytes: int, found: str) -> ProblemError:

@@ -10,6 +10,12 @@ _MOST_QUEUED = 20_000
 # What a waiting record of 30 fields takes while it is decoded, scored and answered; measured 2026-11-25: 2 to 3 kB.
 _BYTES_A_RECORD = 4096
 _SHARE_OF_MEMORY = 4  # a quarter of it may hold records that wait; chosen
+_SHARE_OF_BYTES = 8  # bodies that are coming, streams, and answers that nobody reads yet: an eighth each. Chosen
+_MOST_BYTES = 256 * 2**20  # where nothing limits the memory; chosen
+_MOST_CONNECTIONS = 1024  # chosen: one process, one core
+# Of descriptors: the process's own, its models', and those of connections that are only told that there are too many.
+SPARE_CONNECTIONS = 64
+_OWN_DESCRIPTORS = 96  # a process that serves one model holds some 50 (2026-11-25)
 _MOST_WORKERS = 4  # each takes some 50 MB while it scores; more processors are better used by more replicas. Chosen
 
 
@@ -20,12 +26,16 @@ class Capacity:
     Attributes:
         workers: threads that score large bodies, beside the event loop.
         max_queued_records: while as many wait, requests are refused.
+        max_bytes: that bodies which are still coming may take together; streams; answers that nobody reads.
+        max_connections: at once; some more are told so, or answered about health.
         why: a sentence on each.
     """
 
     workers: int
     max_queued_records: int
-    why: tuple[str, str]
+    max_bytes: int
+    max_connections: int
+    why: tuple[str, ...]
 
 
 def capacity_of(settings: Settings, resources: Resources) -> Capacity:
@@ -34,7 +44,24 @@ def capacity_of(settings: Settings, resources: Resources) -> Capacity:
     threads = f"{workers} thread{'s' * (workers > 1)} for large bodies beside the event loop"
     found = f"{resources.processors:g} processor{'s' * (resources.processors != 1)} by {resources.processors_by}"
     queued, by = _queued(settings, resources)
-    return Capacity(workers, queued, (f"{threads}: {found}", f"requests refused while {queued:,} records wait: {by}"))
+    max_bytes = min(_MOST_BYTES, (resources.memory_bytes or _SHARE_OF_BYTES * _MOST_BYTES) // _SHARE_OF_BYTES)
+    connections, by_what = _connections(settings, resources)
+    why = (
+        f"{threads}: {found}",
+        f"requests refused while {queued:,} records wait: {by}",
+        f"{connections:,} connections at most: {by_what}",
+    )
+    return Capacity(workers, queued, max_bytes, connections, why)
+
+
+def _connections(settings: Settings, resources: Resources) -> tuple[int, str]:
+    wanted, by = settings.max_connections, "NELBO_MAX_CONNECTIONS"
+    if wanted is None:
+        wanted, by = _MOST_CONNECTIONS, "the default"
+    if resources.descriptors is None:
+        return wanted, by
+    room = max(1, resources.descriptors - _OWN_DESCRIPTORS - SPARE_CONNECTIONS)
+    return (wanted, by) if wanted <= room else (room, f"the limit of {resources.descriptors:,} descriptors")
 
 
 def _queued(settings: Settings, resources: Resources) -> tuple[int, str]:

@@ -9,12 +9,13 @@ import msgspec
 import typer
 
 from nelbo.bundle import read_bundle
-from nelbo.errors import NelboError
+from nelbo.errors import NelboError, TrustError
 from nelbo.resources import read_resources
 from nelbo.store import Store
 from nelbo.terminal import printable
 
 if TYPE_CHECKING:
+    from nelbo.trust import Trust
     from service.settings import Settings
 
 _USAGE = 2  # exit code for what the caller can put right
@@ -30,11 +31,24 @@ def serve(
         int | None,
         typer.Option(help="Most records that wait to be scored. [default: what memory allows, at most 20000]"),
     ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Most connections at once. [default: 1024, or what descriptors allow]")
+    ] = None,
+    request_deadline_s: Annotated[
+        float | None, typer.Option(help="Longest time to send, answer and read a request, each. [default: 30]")
+    ] = None,
+    drain_s: Annotated[
+        float | None,
+        typer.Option(help="Time to still accept requests after SIGTERM. [default: 5, on a loopback address 0]"),
+    ] = None,
     reload_s: Annotated[
         float | None, typer.Option(help="Seconds between two looks for new versions; 0 for none. [default: 10]")
     ] = None,
     keep_versions: Annotated[
         int | None, typer.Option(help="Versions of a model that a promotion leaves. [default: all]")
+    ] = None,
+    trust: Annotated[
+        Path | None, typer.Option(help="File of pinned keys; a bundle must be signed by one. [default: none]")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
     keys: Annotated[Path | None, typer.Option(help="The file of keys that `nelbo keys` writes.")] = None,
@@ -60,8 +74,12 @@ def serve(
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_RECORDS": max_records,
         "MAX_QUEUED_RECORDS": max_queued_records,
+        "MAX_CONNECTIONS": max_connections,
+        "REQUEST_DEADLINE_S": request_deadline_s,
+        "DRAIN_S": drain_s,
         "RELOAD_S": reload_s,
         "KEEP_VERSIONS": keep_versions,
+        "TRUST": trust,
         "LOG_LEVEL": log_level,
         "KEYS": keys,
         "ACCESS": access,
@@ -70,12 +88,13 @@ def serve(
     os.environ |= {PREFIX + name: str(value) for name, value in given.items() if value is not None}
     try:
         settings = read_settings()
-    except SettingsError as error:
+        trusted = None if settings.trust is None else _trust(settings.trust)
+    except (SettingsError, TrustError) as error:
         _refuse(str(error))
     names = Store(settings.models).names()
     if not names:
         _refuse(f"no model in {settings.models}; fit one with: nelbo fit TABLE --name NAME --models {settings.models}")
-    sys.stderr.write(printable(_greeting(settings, names)))
+    sys.stderr.write(printable(_greeting(settings, names, trusted)))
     sys.stderr.flush()
     # The serving process starts over, so that it holds neither this command's libraries nor their memory; with -P,
     # so that a folder `service` where the command was typed is not mistaken for ours.
@@ -87,7 +106,13 @@ def _refuse(text: str) -> NoReturn:
     raise typer.Exit(_USAGE)
 
 
-def _greeting(settings: "Settings", names: list[str]) -> str:
+def _trust(path: Path) -> "Trust":
+    from nelbo.trust import read_trust
+
+    return read_trust(path)
+
+
+def _greeting(settings: "Settings", names: list[str], trusted: "Trust | None" = None) -> str:
     from service.capacity import capacity_of
 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -100,13 +125,14 @@ def _greeting(settings: "Settings", names: list[str]) -> str:
         named = f"--keys {settings.keys}" if settings.keys else "--keys FILE, and serve with --keys FILE"
         lines += [f"Requests need a key; to make one: nelbo keys new --scope score {named}", "Try:"]
     header = "" if settings.is_open else "-H 'authorization: Bearer KEY' "
-    return "\n".join([*lines, _first_request(Store(settings.models), names[0], address, header)]) + "\n\n"
+    return "\n".join([*lines, _first_request(Store(settings.models), names[0], address, header, trusted)]) + "\n\n"
 
 
-def _first_request(store: Store, name: str, address: str, header: str) -> str:
+def _first_request(store: Store, name: str, address: str, header: str, trusted: "Trust | None") -> str:
     try:
-        record = read_bundle(store.live(name)).golden[0].record
+        record = read_bundle(store.live(name), trusted).golden[0].record
     except NelboError as error:
         return f"  nothing yet: {error}"
     body = msgspec.json.encode({"records": [record]}).decode().replace("'", "'\\''")
+    body = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in body)  # it goes to a terminal
     return f"  curl {address}/v1/models/{name}/score {header}-H 'content-type: application/json' -d '{body}'"

@@ -7,7 +7,7 @@ from typing import NoReturn
 import msgspec
 from msgspec import UNSET
 
-from nelbo.errors import BodyError, RecordError, SchemaError, TableError, TooManyRecordsError
+from nelbo.errors import BodyError, NotJsonError, RecordError, SchemaError, TableError, TooManyRecordsError
 from nelbo.records import Batch, RecordDecoder, shown
 from nelbo.scoring import Scorer
 from service.forms import CSV, FORMS, declared, is_at_hand
@@ -67,9 +67,9 @@ def decoded(scorer: Scorer, request: ScoreRequest, max_records: int, *, strict: 
     except TableError as error:
         raise ProblemError("not-csv" if form == CSV else "not-arrow", str(error)) from error
     except BodyError as error:
-        kind = OF_ERROR[type(error)] if _is_json(request.body) else "not-json"
-        faults = [Fault(str(error), pointer=error.pointer)] if error.pointer or kind != "not-json" else []
-        raise ProblemError(kind, str(error), faults) from error
+        is_placed = error.pointer or not isinstance(error, NotJsonError)
+        faults = [Fault(str(error), pointer=error.pointer)] if is_placed else []
+        raise ProblemError(OF_ERROR[type(error)], str(error), faults) from error
     if strict and batch.errors:
         _refuse_records(batch, _places(request.body) if form == JSON else None)
     return batch
@@ -81,17 +81,6 @@ def _read(form: str | None, body: bytes, decoder: RecordDecoder, max_records: in
     from nelbo import buffers  # noqa: PLC0415  # pyarrow: not before somebody sends a table
 
     return (buffers.read_csv if form == CSV else buffers.read_arrow)(body, decoder, max_records)
-
-
-def _is_json(body: bytes) -> bool:
-    """Whether a refused body is JSON at all; only then its shape can be what is wrong."""
-    try:
-        msgspec.json.decode(body)
-    except msgspec.ValidationError:
-        return True  # a number beyond any float: still JSON
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 Place = Callable[[RecordError], str]  # from an error to a JSON pointer

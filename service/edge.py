@@ -133,25 +133,25 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 # What every answer tells browsers and caches: it is what it says it is, nobody keeps it, and nothing in it may run.
 _POLICY = b"content-security-policy"
-_GUARDS = [
+GUARDS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (_POLICY, b"default-src 'none'; frame-ancestors 'none'"),
 ]
-_JSON = [*_encoded(JSON_HEADERS), *_GUARDS]  # of most answers
+_JSON = [*_encoded(JSON_HEADERS), *GUARDS]  # of most answers
 
 
 def _completed(headers: Iterable[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
     """The headers of an answer with those that all have; a page that runs a script has a policy of its own."""
     found = list(headers)
     has_policy = any(name == _POLICY for name, _ in found)
-    return [*found, *(_GUARDS[:2] if has_policy else _GUARDS), (b"x-request-id", request_id)]
+    return [*found, *(GUARDS[:2] if has_policy else GUARDS), (b"x-request-id", request_id)]
 
 
 async def respond(answer: Answer, request_id: bytes, send: Send) -> None:
     """Sends an answer."""
     headers = [
-        *(_JSON if answer.headers is JSON_HEADERS else [*_encoded(answer.headers), *_GUARDS]),
+        *(_JSON if answer.headers is JSON_HEADERS else [*_encoded(answer.headers), *GUARDS]),
         (b"content-length", b"%d" % len(answer.body)),
         (b"x-request-id", request_id),
     ]

@@ -1,6 +1,6 @@
 """Results in the form that a request asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,13 +14,13 @@ from service.forms import ARROW, CSV, NDJSON
 _encoder = msgspec.json.Encoder()
 
 
-def said_of(form: str, scorer: Scorer, scored: Scored, explain: Explain) -> Any:
-    """What a form says of each record: a table of them where the form is one, else a list."""
+def said_of(form: str, scorer: Scorer, scored: Scored, explain: Explain, go_on: Callable[[], None]) -> Any:
+    """What a form says of each record: a table of them where the form is one, else a list; `go_on` as for `results`."""
     if form not in (CSV, ARROW):
-        return results(scorer, scored, explain)
+        return results(scorer, scored, explain, go_on)
     from nelbo.writing import rows_of  # noqa: PLC0415  # pyarrow: not before somebody asks for a table
 
-    return rows_of(scorer, scored, explain)
+    return rows_of(scorer, scored, explain, go_on)
 
 
 def encoded(form: str, said: Any) -> bytes:

@@ -32,7 +32,7 @@ class Lane:
         service = app.state.service
         assert isinstance(service, Service)  # noqa: S101
         self._service, self._metrics, self._access = service, service.metrics, service.access
-        self._max_body_bytes = service.settings.max_body_bytes
+        self._bodies = service.bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the events of the process."""
@@ -64,11 +64,11 @@ class Lane:
         try:
             self._access.expect(headers, "score")
             if route == SCORE_PATH:
-                request = await read_request(names[0], headers, query, receive, self._max_body_bytes)
-                return await service.batching.score(request)
+                request = await read_request(names[0], headers, query, receive, self._bodies)
+                return await service.batching.score(request, receive)
             version = names[1] if len(names) > 1 else None
-            asked = await read_infer_request(names[0], version, headers, query, receive, self._max_body_bytes)
-            return await queued(service.live, service.batching, asked, service.settings.max_records)
+            asked = await read_infer_request(names[0], version, headers, query, receive, self._bodies)
+            return await queued(service.live, service.batching, asked, service.settings.max_records, receive)
         except ProblemError as error:
             self._metrics.reject(error.kind)
             return in_form_of(scope["path"], error.answer)

@@ -10,23 +10,23 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 from weakref import WeakSet
 
-import msgspec
-import numpy as np
-
-from nelbo.bundle import read_bundle, read_manifest
+from nelbo.bundle import read_manifest
 from nelbo.changes import changes, refuse_changes
-from nelbo.errors import BundleError, NelboError, SchemaChangedError, UnknownVersionError
-from nelbo.records import take
-from nelbo.results import results
-from nelbo.scoring import CHUNK, Scorer
+from nelbo.errors import NelboError, SchemaChangedError, UnknownVersionError
+from nelbo.probe import Probe
+from nelbo.scoring import Scorer
 from nelbo.store import Store
 from service import logs
+from service.loading import load_scorer
 from service.marks import Marks, differ, marks_of
 from service.paths import without_path
 from service.watches import Watches
+
+if TYPE_CHECKING:
+    from nelbo.trust import Trust
 
 Outcome = Literal["loaded", "unchanged", "failed", "schema-changed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -87,15 +87,26 @@ class Live:
         clock: seconds since 1970.
         patience_s: how long a load waits for what still uses the version before the last, and once more after that was
             told to let go.
+        trust: whose bundles may be loaded; None for anybody's.
+        probe: what a graph must pass first.
 
     Attributes:
         watches: over the records of the models that answer.
+        is_stopping: the process was told to stop; it still answers.
         on_crowded: told of a model whose version before the last is still used; whoever uses it may let go.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time, patience_s: float = _PATIENCE_S) -> None:
-        self.store = store
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        patience_s: float = _PATIENCE_S,
+        trust: "Trust | None" = None,
+        probe: Probe | None = None,
+    ) -> None:
+        self.store, self._trust, self._probe = store, trust, probe or Probe()
         self._clock, self._patience_s = clock, patience_s
+        self.is_stopping = False
         self.watches = Watches(clock)
         self.on_crowded: Callable[[str], None] = lambda _: None
         self._states: dict[str, ModelState] = {}
@@ -123,7 +134,9 @@ class Live:
         return {name: state.scorer for name, state in sorted(self._states.items()) if state.scorer is not None}
 
     def problems(self) -> list[str]:
-        """Why the service is not ready; empty when it is: there is a model, and every model answers."""
+        """Why the service is not ready; empty when it is: there is a model, every one answers, and nobody stops it."""
+        if self.is_stopping:
+            return ["the service is stopping; it answers what still comes, and others are to be asked"]
         if not self._states:
             return [self.said(self._unlisted or f"no model in {self.store.root}")]
         waiting = {name: state for name, state in self._states.items() if state.scorer is None}
@@ -159,6 +172,7 @@ class Live:
             logs.event("no model", level=logging.WARNING, models=str(self.store.root))
         for name in names:
             self.load(name)
+        self._probe.close()
 
     def follow(self) -> None:
         """Loads what has changed in the store since it was last looked through.
@@ -205,7 +219,7 @@ class Live:
             with suppress(NelboError):
                 folder = self.store.live(name)
                 marks = marks.at(folder)
-                if read_manifest(folder).digest == state.scorer.bundle.digest:
+                if read_manifest(folder, self._trust).digest == state.scorer.bundle.digest:
                     self._marks[name] = marks
                     return
         self.load(name)
@@ -282,7 +296,7 @@ class Live:
         started = time.perf_counter()
         before = self._states.get(name, ModelState())
         self._make_room(name, before.scorer)
-        scorer = _loaded(folder, name)
+        scorer = load_scorer(folder, name, self._trust, self._probe)
         self._in_memory.setdefault(name, WeakSet()).add(scorer)
         if before.scorer is not None and not force:
             served = before.scorer.bundle
@@ -344,39 +358,3 @@ def _orphaned(name: str, state: ModelState) -> ModelState:
 def _is_final(error: NelboError) -> bool:
     """Whether a load that failed would fail again while its files are the same: they could be read."""
     return not isinstance(error, CrowdedError) and not isinstance(error.__cause__, OSError | MemoryError)
-
-
-def _loaded(folder: Path, name: str) -> Scorer:
-    try:
-        return load_scorer(folder, name)
-    except NelboError:
-        raise
-    except Exception as error:  # the files are a stranger's, and onnxruntime raises what it likes about them
-        raise BundleError(f"model '{name}' cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def load_scorer(folder: Path, name: str) -> Scorer:
-    """A scorer that may serve: read and verified, golden records replayed, warm.
-
-    Args:
-        folder: of the bundle.
-        name: what the store calls the model.
-
-    Raises:
-        BundleError: the bundle is damaged, of another model, or scores differently here.
-    """
-    bundle = read_bundle(folder)
-    if bundle.name != name:
-        raise BundleError(f"bundle {folder}: the manifest says it is of model '{bundle.name}', expected '{name}'")
-    scorer = Scorer(bundle)
-    scorer.replay()
-    _warm_up(scorer)
-    return scorer
-
-
-def _warm_up(scorer: Scorer) -> None:
-    """Runs what the first request would otherwise be the first to run."""
-    body = msgspec.json.encode({"records": [scorer.bundle.golden[0].record]})
-    batch, _ = scorer.decoder.together([body, body], max_records=1)
-    results(scorer, scorer.score(batch), "all")
-    scorer.score(take(batch, np.zeros(CHUNK, dtype=np.intp)))  # the memory of a whole chunk

@@ -121,6 +121,7 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._durations: dict[str, Histogram] = {}
         self._n_queued: Callable[[], int] = int
+        self._n_connections: Callable[[], int] = int
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -128,6 +129,10 @@ class Metrics(Collector):
     def watch_queue(self, n_queued: Callable[[], int]) -> None:
         """Shows how many records wait, by asking at each scrape."""
         self._n_queued = n_queued
+
+    def watch_connections(self, n_connections: Callable[[], int]) -> None:
+        """Shows how many connections are open, by asking at each scrape."""
+        self._n_connections = n_connections
 
     def know_routes(self, routes: Iterable[str]) -> None:
         """Shows the durations of these routes from the first scrape on, so that traffic adds few series."""
@@ -298,7 +303,8 @@ class Metrics(Collector):
         queued = GaugeMetricFamily(
             "nelbo_queue_depth", "Records that wait or are being scored.", float(self._n_queued())
         )
+        connections = GaugeMetricFamily("nelbo_connections", "Open connections.", float(self._n_connections()))
         keys = GaugeMetricFamily(
             "nelbo_keys_current", "1 where the keys are those that their file holds.", float(self._are_keys_current())
         )
-        yield from (stages, rejected, requests, durations, queued, keys)
+        yield from (stages, rejected, requests, durations, queued, connections, keys)

@@ -20,7 +20,9 @@ from service.forms import ARROW, CSV, NDJSON
 from service.lifecycle import Serving
 from service.live import Live
 from service.problems import JSON, MEDIA_TYPE, Problem
+from service.v2.inputs import example_inputs
 from service.v2.refusal import PATHS, Refusal
+from service.v2.routes import INFER_PATH, INFER_VERSION_PATH
 from service.v2.routes import STRUCTS as OF_PROTOCOL
 
 Document = dict[str, Any]
@@ -46,7 +48,7 @@ _TITLES = {
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed, or declared to have a form that is not read.",
     422: "The query, the shape of the body, or with `strict=true` a record is wrong.",
-    503: "The model failed to load or is still being loaded, or too many records wait already.",
+    503: "The model failed to load or is being loaded; too many records wait already; or the answer took too long.",
 }
 _SCALAR = ["string", "number", "boolean", "null"]
 
@@ -148,6 +150,8 @@ def document(app: FastAPI, live: Live, access: Access) -> Document:
     score = found["paths"][SCORE_PATH]["post"]
     score["requestBody"] = _score_body(scorers)
     score["responses"]["200"]["content"] |= _other_answers()
+    for path in (INFER_PATH, INFER_VERSION_PATH):
+        found["paths"][path]["post"]["requestBody"]["content"][JSON]["examples"] = _infer_examples(scorers)
     _guard(found, access)
     for operation in _operations(found):
         # FastAPI's own form of a 422, for parameters that it would check; a path's name is any text.
@@ -212,6 +216,13 @@ def _other_bodies(scorers: dict[str, Scorer]) -> Document:
     lines: Document = {"schema": _of_any(scorers, "Record"), "examples": _texts(scorers, _line)}
     text: Document = {"schema": {"type": "string"}, "examples": _texts(scorers, _table)}
     return {NDJSON: lines, CSV: text, ARROW: {"schema": {"type": "string", "contentMediaType": ARROW}}}
+
+
+def _infer_examples(scorers: dict[str, Scorer]) -> Document:
+    return {
+        name: {"value": {"inputs": example_inputs(scorer.schema, example_record(scorer))}}
+        for name, scorer in scorers.items()
+    }
 
 
 def _other_answers() -> Document:

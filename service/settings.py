@@ -28,9 +28,15 @@ class Settings(BaseSettings):
         max_records: of one request.
         max_queued_records: while as many wait to be scored, requests are refused with 503; None for what memory allows,
             at most 20,000.
+        max_connections: at once; None for 1,024, or what the limit on descriptors leaves.
+        request_deadline_s: how long a client may take to send a request, then the service to answer it, then the client
+            to read that.
+        drain_s: after SIGTERM, how long the service says that it is not ready while it still accepts requests; None for
+            5, or 0 on a loopback address.
         reload_s: pause between two looks at the store for what has changed, seconds; 0 looks only when the process
             starts.
         keep_versions: how many of a model's newest versions a promotion by a call leaves in the store; None for all.
+        trust: file of pinned keys, one of which must have signed each bundle; None loads unsigned ones too.
         log_level: the least severe log line that is written.
         keys: the file of keys, which need not be there yet.
         access: `keys` or `open`; None for keys where there is a file of them or others than this machine reach the
@@ -46,8 +52,12 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
     max_records: Annotated[int, Field(ge=1)] = 10_000
     max_queued_records: Annotated[int, Field(ge=1)] | None = None
+    max_connections: Annotated[int, Field(ge=1)] | None = None
+    request_deadline_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
     reload_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 10.0
     keep_versions: Annotated[int, Field(ge=1)] | None = None
+    trust: Path | None = None
     log_level: LogLevel = "info"
     keys: Path | None = None
     access: AccessRule | None = None
@@ -68,6 +78,13 @@ class Settings(BaseSettings):
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def drains_for_s(self) -> float:
+        """Seconds, chosen where they are not set: for a balancer to see that the service is not ready."""
+        if self.drain_s is not None:
+            return self.drain_s
+        return 0.0 if self.is_loopback else 5.0
+
 
 _EXPECTED = {
     "models": "a folder",
@@ -76,8 +93,12 @@ _EXPECTED = {
     "max_body_bytes": "a whole number of bytes, at least 1",
     "max_records": "a whole number, at least 1",
     "max_queued_records": "a whole number, at least 1",
+    "max_connections": "a whole number, at least 1",
+    "request_deadline_s": "seconds, more than 0 and at most 3600",
+    "drain_s": "seconds, from 0 to 3600",
     "reload_s": "a number of seconds from 0 to 86400",
     "keep_versions": "a whole number, at least 1",
+    "trust": "a file of pinned keys",
     "log_level": "one of debug, info, warning, error",
     "keys": "a file",
     "access": "keys or open",

@@ -10,7 +10,6 @@ import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -26,15 +25,19 @@ from nelbo.results import results
 from nelbo.scoring import Scorer
 from service import logs
 from service.answer import Tally, Wish, wish_of
+from service.batching import Batching
+from service.deadline import Deadline
 from service.encoding import answer_headers, lines_of
 from service.forms import NDJSON
 from service.live import Live
 from service.problems import Answer, ProblemError
+from service.progress import Progress
 from service.request import ScoreRequest
 
 # Of a batch, so that many streams take turns and none takes much memory; chosen.
 _LINES = 1024
 _BYTES = 1 << 20
+_COPIES = 2  # of a batch: as it came, and as lines
 MAX_LINE_BYTES = 1 << 20  # a longer line is an error of its record; chosen
 
 Line = bytes | None  # None: it was too long
@@ -94,9 +97,11 @@ class Incoming:
         n_lines: the most in a batch.
         n_bytes: a batch that has as many is closed.
         waits: until a batch is full or the body ends; else a batch is what has come.
+        progress: is told of each line.
     """
 
-    def __init__(self, receive: Receive, n_lines: int, n_bytes: int, *, waits: bool) -> None:
+    def __init__(self, receive: Receive, n_lines: int, n_bytes: int, *, waits: bool, progress: Progress) -> None:
+        self._progress = progress
         self._receive = receive
         self._n_lines, self._n_bytes, self._waits = n_lines, n_bytes, waits
         self._lines = Lines(MAX_LINE_BYTES)
@@ -144,6 +149,8 @@ class Incoming:
         else:
             lines += self._lines.end()
             self._has_ended = True
+        if lines:
+            self._progress.step()
         self._ready += lines
         self._n_ready += _size(lines)
 
@@ -165,35 +172,37 @@ class Streams:
     Args:
         live: the loaded models; the version that serves when a stream begins serves to its end. Where a third version
             is to be loaded meanwhile, that is now: its client sends the rest anew.
-        worker: where batches are scored.
-        count: takes what there is to count about each batch, on the event loop's thread.
+        batching: whose queue their batches join, and which counts them.
         max_records: of a window, for a false discovery rate.
         max_body_bytes: of a window; one that has as many is closed.
+        max_bytes_together: that all streams may take; one more is refused.
         clock: seconds from any start, for the stages.
     """
 
     def __init__(
         self,
         live: Live,
-        worker: Executor,
-        count: Callable[[Tally], None],
+        batching: Batching,
         *,
         max_records: int,
         max_body_bytes: int,
+        max_bytes_together: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._live, self._worker, self._count, self._clock = live, worker, count, clock
+        self._live, self._batching, self._clock = live, batching, clock
         self._max_records, self._max_body_bytes = max_records, max_body_bytes
+        self._max_together, self._n_bytes = max_bytes_together, 0
         self._open: dict[asyncio.Task[Any], Scorer] = {}  # what each stream that has begun is scored with
         self._ended: set[asyncio.Task[Any]] = set()
 
-    async def answer(self, request: ScoreRequest, receive: Receive, send: Send) -> None:
+    async def answer(self, request: ScoreRequest, receive: Receive, send: Send, progress: Progress) -> None:
         """Answers one request: a line for each of its lines, as it is scored.
 
         Args:
             request: its body is not looked at.
             receive: as ASGI has it, the body not touched yet.
             send: as ASGI has it.
+            progress: is told of each line that comes and each answer that goes.
 
         Raises:
             ClientDisconnect: the client went away.
@@ -201,16 +210,22 @@ class Streams:
         tally = Tally()
         try:
             wish = wish_of(self._live, request, tally, max_window=self._max_records)
+            window = wish.query.window
+            limits = (_LINES, _BYTES) if window is None else (window, self._max_body_bytes)
+            self._expect_room(_COPIES * limits[1])
         except ProblemError as error:
             tally.rejected = error.kind
-            self._count(tally)
+            self._batching.count(tally)
             await _refuse(error.answer, send)
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # there is one, or nothing here could wait
         self._open[task] = wish.scorer
+        self._n_bytes += _COPIES * limits[1]
         try:
-            await self._answer(wish, receive, send)
+            await self._answer(
+                wish, Incoming(receive, *limits, waits=window is not None, progress=progress), send, progress
+            )
         except asyncio.CancelledError:
             if task not in self._ended:
                 raise
@@ -219,6 +234,7 @@ class Streams:
             logs.event("stream ended", level=logging.WARNING, model=request.name, version=wish.scorer.bundle.version)
         finally:
             del self._open[task]
+            self._n_bytes -= _COPIES * limits[1]
             self._ended.discard(task)
 
     def let_go(self, name: str) -> None:
@@ -233,15 +249,18 @@ class Streams:
             self._ended.add(task)
             task.cancel()
 
-    async def _answer(self, wish: Wish, receive: Receive, send: Send) -> None:
-        window = wish.query.window
-        limits = (_LINES, _BYTES) if window is None else (window, self._max_body_bytes)
-        incoming = Incoming(receive, *limits, waits=window is not None)
+    async def _answer(self, wish: Wish, incoming: Incoming, send: Send, progress: Progress) -> None:
         try:
             await self._begin(wish, send)
-            await self._go_on(wish, incoming, send)
+            await self._go_on(wish, incoming, send, progress)
         finally:
             incoming.close()
+
+    def _expect_room(self, n_bytes: int) -> None:
+        self._batching.expect_room()
+        if self._open and self._n_bytes + n_bytes > self._max_together:
+            detail = f"{len(self._open)} streams are open, as many as fit the memory; try again later"
+            raise ProblemError("too-many-streams", detail, headers={"retry-after": "1"})
 
     async def _begin(self, wish: Wish, send: Send) -> None:
         await asyncio.sleep(0)  # bytes are asked for first: that tells a client that waits for it to send them
@@ -249,18 +268,21 @@ class Streams:
         headers = answer_headers(NDJSON, wish.scorer, decision, self._live.watches.verdict(wish.scorer).state)
         await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
 
-    async def _go_on(self, wish: Wish, incoming: Incoming, send: Send) -> None:
-        loop, first = asyncio.get_running_loop(), 0
+    async def _go_on(self, wish: Wish, incoming: Incoming, send: Send, progress: Progress) -> None:
+        first = 0
         while lines := await incoming.batch():
             work = partial(_scored, wish, lines, first, self._clock)
-            body, tally = await loop.run_in_executor(self._worker, work)
-            self._count(tally)
+            body, tally = await self._batching.of_stream(work, len(lines))
+            self._batching.count(tally)
             await send({"type": "http.response.body", "body": body, "more_body": True})
+            progress.step()
             first += len(lines)
         await send({"type": "http.response.body", "body": b""})
 
 
-def _scored(wish: Wish, lines: Sequence[Line], first: int, clock: Callable[[], float]) -> tuple[bytes, Tally]:
+def _scored(
+    wish: Wish, lines: Sequence[Line], first: int, clock: Callable[[], float], deadline: Deadline
+) -> tuple[bytes, Tally]:
     """The results of some lines, and what there is to count about them."""
     scorer = wish.scorer
     marks = [clock()] * 2  # what holds was decided once
@@ -268,7 +290,7 @@ def _scored(wish: Wish, lines: Sequence[Line], first: int, clock: Callable[[], f
     marks.append(clock())
     scored = scorer.score(batch, wish.decision) if wish.fdr is None else scorer.discover(batch, wish.fdr)
     marks.append(clock())
-    found = results(scorer, scored, wish.query.explain)
+    found = results(scorer, scored, wish.query.explain, deadline.check)
     marks.append(clock())
     body = lines_of(found)
     marks.append(clock())

@@ -34,7 +34,8 @@ from nelbo import archive, cli, parts
 from nelbo.bundle import read_bundle, write_bundle
 from nelbo.errors import NelboError
 from nelbo.store import Store
-from service.live import Live, load_scorer
+from service.live import Live
+from service.loading import load_scorer
 from tests.bundles import normal_records, write_tiny_bundle
 from tests.shim import KILLS, REFUSALS, Kill, Operation, Refusal, Shim, counting
 

@@ -7,6 +7,7 @@ import pytest
 
 from nelbo.schema import parse_schema
 from nelbo.store import Store
+from nelbo.trust import read_trust
 from service.live import Live
 from service.metrics import OUTCOMES, REASONS, STAGES, Metrics
 from service.settings import PREFIX, Settings
@@ -65,6 +66,12 @@ def test_the_schema_in_the_page_on_records_is_one() -> None:
         "Torque [Nm]",
         "note",
     ]
+
+
+def test_the_trust_file_in_the_page_on_bundles_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", text(DOCS / "bundles.md"), re.DOTALL)
+    (tmp_path / "trust.json").write_text(block)
+    read_trust(tmp_path / "trust.json").check_version("pumps", "20260302T081500Z-4f1c")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

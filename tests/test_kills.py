@@ -17,7 +17,7 @@ import pytest
 from nelbo.bundle import read_bundle, replace_file
 from nelbo.errors import BundleError
 from nelbo.store import Store
-from service.live import load_scorer
+from service.loading import load_scorer
 from tests.bundles import write_tiny_bundle
 from tests.kills import NEW, OLD, Stores, Work, loop, names, operations
 from tests.shim import Operation, Shim, counting

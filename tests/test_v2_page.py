@@ -2,7 +2,7 @@ import json
 import re
 from pathlib import Path
 
-from service.v2.outputs import DATATYPES
+from service.v2.envelope import OUTPUTS
 from tests.readme import PAGE, PROTOCOL, differences, examples, run_all, shown_version
 
 TEXT = PROTOCOL.read_text(encoding="utf-8")
@@ -17,4 +17,4 @@ def test_every_answer_of_the_page_is_the_real_one(tmp_path: Path) -> None:
 
 
 def test_every_output_is_documented_with_its_datatype() -> None:
-    assert dict(re.findall(r"^\| `(\w+)` \| `(\w+)` `\[", TEXT, re.MULTILINE)) == DATATYPES
+    assert dict(re.findall(r"^\| `(\w+)` \| `(\w+)` `\[", TEXT, re.MULTILINE)) == OUTPUTS

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from nelbo.bundle import Bundle, Golden, Manifest, check_name, new_version, read_bundle, sha256, write_bundle
+from nelbo.admission import admit
+from nelbo.bundle import Bundle, Code, Golden, Manifest, check_name, new_version, read_bundle, sha256, write_bundle
 from nelbo.calibration import STATISTICS, CalibrationFile, Combination
 from nelbo.decision import capacity
 from nelbo.drift import Reference, reference_of
@@ -24,6 +25,7 @@ from nelbo.records import Batch
 from nelbo.results import shown_value
 from nelbo.schema import Schema
 from nelbo.scoring import Graph, Scorer, combine, states
+from nelbo.sources import revision, sources_digest, version
 from nelbo.store import Store
 from training.calibrate import DEFAULT_RATE, calibrated, chosen_rate, combination_of, now, segment_field
 from training.card import model_card
@@ -146,6 +148,7 @@ def run(
     stage("exporting")
     onnx = export(fitted.vae, data.schema)
     stage("checking")
+    admit(onnx)
     parity = check_parity(fitted.vae, data.schema, onnx, fit_part, request.seed)
     stage("calibrating")
     graph = Graph(data.schema, onnx, "the exported graph")
@@ -170,6 +173,7 @@ def run(
             "n_exemplars": fitted.vae.n_exemplars,
             "parity": parity.largest,
         },
+        code=code_here(),
     )
     reference = reference_of(data.schema, fit_part)
     stage("comparing")
@@ -246,6 +250,7 @@ def recalibrate(
             "metrics": metrics,
             "version": new_version(sha256(calibration_bytes(calibration))),
             "created": now(),
+            "code": code_here(),
             "data": bundle.manifest.data | provenance,
         }
     )
@@ -290,6 +295,11 @@ def _make_live(store: Store, manifest: Manifest, schema: Schema, keep: int | Non
             store.prune(name, keep)
     except (SchemaChangedError, StoreWriteError) as error:
         say(f"note: {error}")
+
+
+def code_here() -> Code:
+    """The code that this is."""
+    return Code(version=version(), sources=sources_digest(), revision=revision())
 
 
 def calibration_bytes(calibration: CalibrationFile) -> bytes:

@@ -3,16 +3,17 @@
 import json
 import re
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from nelbo.characters import count, count_outside_strings
 from nelbo.errors import BodyError, TooManyRecordsError
+from nelbo.intent import SECONDS
 from nelbo.records import shown
 from service.problems import ProblemError
-from service.v2.tensors import FLOATS, Tensor, numbers_of
+from service.v2.tensors import FLOATS, INTEGERS, Tensor, numbers_of
 
 HEADER_LENGTH = "inference-header-content-length"
 # A shorter text is decoded whole in less time than it takes to take it apart.
@@ -21,7 +22,27 @@ _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _COMMAS = 10_000  # that the rest of a request may have: more than a thousand fields' inputs need. Chosen
 
 
+# Each output's datatype. Contributions are as many values as all fields together, so only whoever names them gets them.
+OUTPUTS = {
+    "score": "FP64",
+    "p_value": "FP64",
+    "flagged": "BOOL",
+    "reconstruction_error": "FP64",
+    "elbo": "FP64",
+    "kl": "FP64",
+    "contributions": "FP64",
+}
 Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+def _meta(**schema: Any) -> msgspec.Meta:
+    """What the OpenAPI document says of a value that is checked later, where an error can say more."""
+    return msgspec.Meta(extra_json_schema=schema)
+
+
+_DATATYPE = _meta(enum=[*FLOATS, *INTEGERS, "BOOL", "BYTES"])
+_SHARE = _meta(minimum=0, exclusiveMaximum=1)
+_COUNT = _meta(exclusiveMinimum=0)
 
 
 class InputParameters(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,7 +57,7 @@ class Input(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     shape: list[Size]
-    datatype: str
+    datatype: Annotated[str, _DATATYPE]
     parameters: InputParameters | UnsetType | None = UNSET
     data: Raw | UnsetType = UNSET
 
@@ -51,7 +72,7 @@ class OutputParameters(msgspec.Struct, forbid_unknown_fields=True):
 class RequestedOutput(msgspec.Struct, forbid_unknown_fields=True):
     """One output that is wished for."""
 
-    name: str
+    name: Annotated[str, _meta(enum=list(OUTPUTS))]
     parameters: OutputParameters | UnsetType | None = UNSET
 
     @property
@@ -64,19 +85,19 @@ class RequestParameters(msgspec.Struct, forbid_unknown_fields=True):
     """What a request wishes of false alarms, by the names of the query under /v1, and how it wants its answer."""
 
     binary_data_output: bool | UnsetType = UNSET
-    rate: float | UnsetType = UNSET
-    confidence: float | UnsetType = UNSET
-    max_false_alarms: float | UnsetType = UNSET
-    per: str | UnsetType = UNSET
-    records_per_s: float | UnsetType = UNSET
-    fdr: float | UnsetType = UNSET
+    rate: Annotated[float, _SHARE] | UnsetType = UNSET
+    confidence: Annotated[float, _meta(minimum=0.5, exclusiveMaximum=1)] | UnsetType = UNSET
+    max_false_alarms: Annotated[float, _COUNT] | UnsetType = UNSET
+    per: Annotated[str, _meta(enum=list(SECONDS))] | UnsetType = UNSET
+    records_per_s: Annotated[float, _COUNT] | UnsetType = UNSET
+    fdr: Annotated[float, _meta(exclusiveMinimum=0, exclusiveMaximum=1)] | UnsetType = UNSET
     content_type: str | UnsetType = UNSET
 
 
 class Envelope(msgspec.Struct, forbid_unknown_fields=True):
     """The JSON part of a request."""
 
-    inputs: list[Input]
+    inputs: Annotated[list[Input], _meta(minItems=1)]
     model_name: str | UnsetType | None = UNSET  # KServe's client repeats the path's here
     id: str | UnsetType | None = UNSET
     parameters: RequestParameters | UnsetType | None = UNSET
@@ -84,14 +105,15 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _DECODER = msgspec.json.Decoder(Envelope)
+Form = TypeVar("Form", bound=msgspec.Struct)
 
 
-def read_request(body: bytes, header_length: str, most_values: int) -> tuple[Envelope, list[Tensor]]:
+def read_request(body: bytes, header_length: str | None, most_values: int) -> tuple[Envelope, list[Tensor]]:
     """A request, and the tensors that it brings.
 
     Args:
         body: JSON, or JSON with the data of the binary tensors behind it.
-        header_length: its header, the bytes of the JSON; "" where all of it is JSON.
+        header_length: its header, the bytes of the JSON; None where all of it is JSON.
         most_values: in all tensors; bounds the memory and the time that any body can take.
 
     Raises:
@@ -107,12 +129,12 @@ def read_request(body: bytes, header_length: str, most_values: int) -> tuple[Env
         found = _flat_request(text)
         if found is not None:
             return found
-    envelope = _decoded(text)
+    envelope = decoded(text, _DECODER)
     return envelope, _tensors(envelope, binary)
 
 
-def _json_length(header: str, n_bytes: int) -> int:
-    if not header:
+def _json_length(header: str | None, n_bytes: int) -> int:
+    if header is None:
         return n_bytes
     n_json = int(header) if _WHOLE_NUMBER.fullmatch(header) else n_bytes + 1
     if n_json > n_bytes:
@@ -121,12 +143,22 @@ def _json_length(header: str, n_bytes: int) -> int:
     return n_json
 
 
-def _decoded(text: bytes) -> Envelope:
+def decoded(text: bytes, decoder: msgspec.json.Decoder[Form]) -> Form:
+    """The struct that a text is.
+
+    Args:
+        text: JSON.
+        decoder: of the struct.
+
+    Raises:
+        BodyError: it has another shape, or a name twice.
+        ProblemError: it is not JSON.
+    """
     try:
         if not text.isascii():
             text.decode()  # msgspec does not look at what it steps over
-        envelope = _DECODER.decode(text)
-        _refuse_repeated_names(text, envelope)
+        found = decoder.decode(text)
+        _refuse_repeated_names(text, found)
     except UnicodeDecodeError as error:
         raise ProblemError("not-json", "the request is not UTF-8") from error
     except RecursionError as error:
@@ -136,7 +168,7 @@ def _decoded(text: bytes) -> Envelope:
     except ValueError as error:
         hint = "; a missing value is null, not NaN" if b"NaN" in text else ""
         raise ProblemError("not-json", f"the request is not JSON: {error}{hint}") from error
-    return envelope
+    return found
 
 
 def _expect_commas(text: bytes, most_values: int) -> None:
@@ -157,7 +189,7 @@ def _flat_request(text: bytes) -> tuple[Envelope, list[Tensor]] | None:
     """
     short, arrays = _emptied(text)
     try:
-        envelope = _decoded(short)
+        envelope = decoded(short, _DECODER)
     except (BodyError, ProblemError):
         return None
     # A name stands but once in an input: if there are as many, each input has one.
@@ -192,12 +224,12 @@ def _emptied(text: bytes) -> tuple[bytes, list[bytes]]:
     return b"".join([*kept, text[at:]]), arrays
 
 
-def _refuse_repeated_names(text: bytes, envelope: Envelope) -> None:
+def _refuse_repeated_names(text: bytes, found: msgspec.Struct) -> None:
     """Of repeated names msgspec keeps the last silently: written anew, the request has fewer colons then.
 
     Unless an escaped one makes up for it; so what may hold one is looked at name by name, as is what differs.
     """
-    if b"\\u003" in text or msgspec.json.encode(envelope).count(b":") != text.count(b":"):
+    if b"\\u003" in text or msgspec.json.encode(found).count(b":") != text.count(b":"):
         json.loads(text, object_pairs_hook=_refuse_repeated, parse_int=float)  # of any length
 
 

@@ -1,6 +1,6 @@
 """Inputs against a schema: which tensors a model takes, and the records that they hold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,19 @@ def datatypes(column: Column) -> tuple[str, ...]:
             return ("FP64", "INT64", "BYTES")  # FP32 resolves two minutes of the seconds since 1970
         case _:
             return ("INT64", *INTEGERS) if has_integers(column) else ("BYTES",)
+
+
+def example_inputs(schema: Schema, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The inputs of a request for one record."""
+    values = ((field, record[field.name]) for field in schema.fields if field.name in record)
+    return [
+        {"name": field.name, "shape": [1], "datatype": _declared(field, value), "data": [value]}
+        for field, value in values
+    ]
+
+
+def _declared(field: Column, value: object) -> str:
+    return "BYTES" if isinstance(value, str) else datatypes(field)[0]
 
 
 def batch_of(decoder: RecordDecoder, tensors: Sequence[Tensor], max_records: int) -> Batch:

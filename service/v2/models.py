@@ -4,11 +4,13 @@ from typing import Literal
 
 import msgspec
 
+from nelbo.errors import BodyError
 from service.live import Live, ModelState
 from service.problems import ProblemError
+from service.v2.envelope import OUTPUTS, decoded
 from service.v2.infer import find_version
 from service.v2.inputs import datatypes
-from service.v2.outputs import DATATYPES, shape_of
+from service.v2.outputs import shape_of
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
@@ -74,6 +76,9 @@ class IndexRequest(msgspec.Struct, frozen=True):
     ready: bool = False
 
 
+_ASKED = msgspec.json.Decoder(IndexRequest)
+
+
 def server(version: str) -> Server:
     """The server's metadata."""
     return Server("nelbo", version, ["binary_tensor_data"])
@@ -110,7 +115,7 @@ def describe(live: Live, name: str, version: str | None = None) -> ModelDescript
     scorer = find_version(live, name, version)
     schema = scorer.schema
     inputs = [TensorDescription(field.name, datatypes(field)[0], [-1]) for field in schema.fields]
-    outputs = [TensorDescription(output, kind, shape_of(output, schema)) for output, kind in DATATYPES.items()]
+    outputs = [TensorDescription(output, kind, shape_of(output, schema)) for output, kind in OUTPUTS.items()]
     return ModelDescriptionV2(name, [scorer.bundle.version], "onnxruntime_onnx", inputs, outputs)
 
 
@@ -125,9 +130,9 @@ def index(live: Live, body: bytes) -> list[IndexEntry]:
         ProblemError: the body is something else.
     """
     try:
-        asked = msgspec.json.decode(body or b"{}", type=IndexRequest)
-    except (ValueError, RecursionError) as error:
-        raise ProblemError("wrong-body", f"the request: {error}") from error
+        asked = decoded(body or b"{}", _ASKED)
+    except BodyError as error:
+        raise ProblemError("wrong-body", str(error)) from error
     states = {name: live.state(name) for name in live.names()}
     entries = [_entry(live, name, state) for name, state in states.items() if state is not None]
     return [entry for entry in entries if entry.state == "READY" or not asked.ready]

@@ -12,19 +12,10 @@ from nelbo.records import shown
 from nelbo.schema import Schema
 from nelbo.scoring import Scored
 from service.problems import JSON, Answer
-from service.v2.envelope import HEADER_LENGTH, Envelope, RequestParameters
+from service.v2.envelope import HEADER_LENGTH, OUTPUTS, Envelope, RequestParameters
 
-# Each output's datatype. Contributions are as many values as all fields together, so only whoever names them gets them.
-DATATYPES = {
-    "score": "FP64",
-    "p_value": "FP64",
-    "flagged": "BOOL",
-    "reconstruction_error": "FP64",
-    "elbo": "FP64",
-    "kl": "FP64",
-    "contributions": "FP64",
-}
-_UNASKED = tuple(name for name in DATATYPES if name != "contributions")
+BINARY = "application/octet-stream"  # of an answer with bytes behind its JSON
+_UNASKED = tuple(name for name in OUTPUTS if name != "contributions")
 
 
 class BinaryData(msgspec.Struct, frozen=True):
@@ -85,8 +76,8 @@ def wanted_outputs(envelope: Envelope) -> dict[str, bool]:
         return dict.fromkeys(_UNASKED, are_binary)
     wanted: dict[str, bool] = {}
     for output in envelope.outputs:
-        if output.name not in DATATYPES:
-            raise BodyError(f"output {shown(output.name)}: expected one of {', '.join(DATATYPES)}, got another name")
+        if output.name not in OUTPUTS:
+            raise BodyError(f"output {shown(output.name)}: expected one of {', '.join(OUTPUTS)}, got another name")
         if output.name in wanted:
             raise BodyError(f"output '{output.name}': expected it once, got it several times")
         wanted[output.name] = are_binary if output.is_binary is UNSET else output.is_binary
@@ -112,7 +103,7 @@ def encoded(envelope: Envelope, scored: Scored, model: tuple[str, str], state: s
             parameters = BinaryData(len(binary[-1]))
         else:
             data = values.ravel().tolist()
-        outputs.append(Output(name, DATATYPES[name], list(values.shape), parameters, data))
+        outputs.append(Output(name, OUTPUTS[name], list(values.shape), parameters, data))
     said = InferAnswer(
         model_name=model[0],
         model_version=model[1],
@@ -123,7 +114,7 @@ def encoded(envelope: Envelope, scored: Scored, model: tuple[str, str], state: s
     text = msgspec.json.encode(said)
     if not binary:
         return Answer(200, {"content-type": JSON}, text)
-    headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
+    headers = {"content-type": BINARY, HEADER_LENGTH: str(len(text))}
     return Answer(200, headers, b"".join([text, *binary]))
 
 

@@ -3,7 +3,7 @@
 import msgspec
 from starlette.types import Receive
 
-from service.body import Headers, read_body
+from service.body import Bodies, Headers
 from service.v2.envelope import HEADER_LENGTH
 
 
@@ -14,7 +14,7 @@ class InferRequest(msgspec.Struct, frozen=True):
         name: of the model, as it stands in the path, decoded.
         body: whole, within the limit. Its Content-Type is not looked at: clients of this protocol send any, or none.
         version: likewise; None where the path names none.
-        header_length: the header Inference-Header-Content-Length, "" where there is none.
+        header_length: the header Inference-Header-Content-Length, None where there is none.
         content_encoding: the header, "" where there is none.
         query: without its question mark, not decoded.
     """
@@ -22,13 +22,13 @@ class InferRequest(msgspec.Struct, frozen=True):
     name: str
     body: bytes
     version: str | None = None
-    header_length: str = ""
+    header_length: str | None = None
     content_encoding: str = ""
     query: str = ""
 
 
 async def read_infer_request(
-    name: str, version: str | None, headers: Headers, query: bytes, receive: Receive, max_bytes: int
+    name: str, version: str | None, headers: Headers, query: bytes, receive: Receive, bodies: Bodies
 ) -> InferRequest:
     """An inference request, whole.
 
@@ -38,17 +38,14 @@ async def read_infer_request(
         headers: of the request.
         query: without its question mark.
         receive: its body not touched yet.
-        max_bytes: what the declared length and the bytes that come are held to, chunked bodies included.
-
-    Raises:
-        ProblemError: the body is longer; the connection closes, since the rest of it stays unread.
-        ClientDisconnect: the client went away before its body was whole.
+        bodies: reads it, and says what is raised.
     """
+    length = headers.get(HEADER_LENGTH.encode())
     return InferRequest(
         name,
-        await read_body(headers, receive, max_bytes),
+        await bodies.read(headers, receive),
         version,
-        headers.get(HEADER_LENGTH.encode(), b"").decode("latin-1"),
+        None if length is None else length.decode("latin-1"),
         headers.get(b"content-encoding", b"").decode("latin-1"),
         query.decode("latin-1"),
     )

@@ -7,13 +7,13 @@ from fastapi import FastAPI, Request, Response
 
 from service.access import declaring
 from service.batching import Batching
-from service.body import headers_of, read_body
+from service.body import Bodies, headers_of
 from service.live import Live
 from service.problems import JSON
 from service.settings import Settings
 from service.v2 import models
 from service.v2.envelope import Envelope
-from service.v2.outputs import InferAnswer
+from service.v2.outputs import BINARY, InferAnswer
 from service.v2.queue import queued
 from service.v2.refusal import Refusal
 from service.v2.request import read_infer_request
@@ -36,7 +36,7 @@ _WRONG = {
     404: "There is no such model, or another version of it serves.",
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed.",
-    503: "The model failed to load, or is still being loaded; or too many records wait.",
+    503: "The model failed to load, or is still being loaded; too many records wait; or the answer took too long.",
 }
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
@@ -54,27 +54,28 @@ _BODY = {
         "required": True,
         "content": {
             JSON: {"schema": {"$ref": "#/components/schemas/Envelope"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            BINARY: {"schema": {"type": "string", "format": "binary"}},
         },
     },
 }
 
 
-def add_protocol(app: FastAPI, live: Live, batching: Batching, settings: Settings) -> None:
+def add_protocol(app: FastAPI, live: Live, batching: Batching, bodies: Bodies, settings: Settings) -> None:
     """Declares the paths under /v2.
 
     Args:
         app: to declare them in.
         live: the models.
         batching: whose queue inference requests join.
+        bodies: reads them.
         settings: of the process.
     """
-    _add_server(app, live, settings)
+    _add_server(app, live, bodies)
     _add_models(app, live)
-    _add_infer(app, live, batching, settings)
+    _add_infer(app, live, batching, bodies, settings)
 
 
-def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
+def _add_server(app: FastAPI, live: Live, bodies: Bodies) -> None:
     @app.get("/v2/health/live", **_declared("Is the process alive", models.ServerLive))
     async def alive_v2() -> Response:
         return _json(models.ServerLive(live=True))
@@ -90,7 +91,7 @@ def _add_server(app: FastAPI, live: Live, settings: Settings) -> None:
 
     @app.post("/v2/repository/index", **_declared("List models", models.IndexEntry, 400, 413, is_list=True))
     async def index_v2(request: Request) -> Response:
-        body = await read_body(headers_of(request.scope), request.receive, settings.max_body_bytes)
+        body = await bodies.read(headers_of(request.scope), request.receive)
         return _json(models.index(live, body))
 
 
@@ -116,14 +117,15 @@ def _add_models(app: FastAPI, live: Live) -> None:
         return _json(models.model_ready(live, name, version))
 
 
-def _add_infer(app: FastAPI, live: Live, batching: Batching, settings: Settings) -> None:
+def _add_infer(app: FastAPI, live: Live, batching: Batching, bodies: Bodies, settings: Settings) -> None:
     declared = _declared("Score records", InferAnswer, 400, 404, 413, 415, 503)
+    declared["responses"][200]["content"][BINARY] = {"schema": {"type": "string", "format": "binary"}}
     declared["openapi_extra"] = _BODY | declaring("score")
 
     async def answered(request: Request, name: str, version: str | None) -> Response:
         headers, query = headers_of(request.scope), request.scope["query_string"]
-        asked = await read_infer_request(name, version, headers, query, request.receive, settings.max_body_bytes)
-        found = await queued(live, batching, asked, settings.max_records)
+        asked = await read_infer_request(name, version, headers, query, request.receive, bodies)
+        found = await queued(live, batching, asked, settings.max_records, request.receive)
         return Response(found.body, found.status, found.headers)
 
     @app.post(INFER_PATH, **declared)

@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ import numpy as np
 import pytest
 
 from nelbo.bundle import MANIFEST, NEEDED, check_name, new_version, read_bundle, replace_file, sha256, write_bundle
-from nelbo.errors import BundleError
+from nelbo.errors import BundleError, printable
 from tests.bundles import VERSION, write_tiny_bundle
+from tests.hostile import replaced, resealed
 
 LABEL = f"bundle 'pumps@{VERSION}'"
 
@@ -30,28 +30,6 @@ def refusal(folder: Path) -> str:
     with pytest.raises(BundleError) as info:
         read_bundle(folder)
     return str(info.value)
-
-
-def resealed(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """Changes the manifest as someone who knows how its digest is made."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    change(manifest)
-    manifest["digest"] = "0" * 64
-    text = json.dumps(manifest)
-    (folder / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
-    return folder
-
-
-def replaced(folder: Path, name: str, data: bytes) -> Path:
-    """Replaces a file and its digests."""
-    (folder / name).write_bytes(data)
-
-    def change(manifest: dict[str, Any]) -> None:
-        manifest["files"][name] = sha256(data)
-        if name == "schema.json":
-            manifest["schema_digest"] = sha256(data)
-
-    return resealed(folder, change)
 
 
 # --- reading -----------------------------------------------------------------------------------------
@@ -150,9 +128,16 @@ def test_unlisted_file_is_passed_over(bundle: Path) -> None:
     read_bundle(bundle)
 
 
-def test_linked_file_counts_by_its_bytes(bundle: Path, tmp_path: Path) -> None:
+def test_symbolic_link_is_not_followed_not_even_within_the_folder(bundle: Path, tmp_path: Path) -> None:
     shutil.move(bundle / "score.onnx", tmp_path / "elsewhere")
-    (bundle / "score.onnx").symlink_to(tmp_path / "elsewhere")
+    for target in (tmp_path / "elsewhere", Path("manifest.json"), Path("/dev/zero")):
+        (bundle / "score.onnx").symlink_to(target)
+        assert refusal(bundle) == f"bundle {bundle}: score.onnx is a symbolic link"
+        (bundle / "score.onnx").unlink()
+
+
+def test_hard_link_counts_by_its_bytes(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").hardlink_to(bundle / "score.onnx")
     read_bundle(bundle)
     (tmp_path / "elsewhere").write_bytes(b"other")
     assert "score.onnx does not match its digest" in refusal(bundle)
@@ -163,7 +148,7 @@ def test_what_is_no_regular_file_is_not_waited_for(bundle: Path) -> None:
     os.mkfifo(bundle / "score.onnx")
     assert refusal(bundle) == f"bundle {bundle}: score.onnx is not a file"
     (bundle / "score.onnx").unlink()
-    (bundle / "score.onnx").symlink_to("/dev/zero")
+    (bundle / "score.onnx").mkdir()
     assert refusal(bundle) == f"bundle {bundle}: score.onnx is not a file"
 
 
@@ -212,7 +197,7 @@ def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(BundleError) as info:
         check_name(name)
     assert str(info.value) == (
-        f"'{name}' is not a model name: expected 1 to 63 of a-z 0-9 . _ -, a letter or digit first"
+        f"'{printable(name)}' is not a model name: expected 1 to 63 of a-z 0-9 . _ -, a letter or digit first"
     )
 
 

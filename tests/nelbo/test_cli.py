@@ -16,9 +16,12 @@ from scipy.stats import beta, false_discovery_control
 
 from nelbo import cli
 from nelbo.errors import NelboError
+from nelbo.signature import key_id_of, read_key
 from nelbo.store import Store
 from tests.bundles import VERSION, normal_records, odd_record, write_tiny_bundle
 from tests.commands import exit_code
+from tests.hostile import hostile_bundle
+from tests.signing import KEY, OWNER, signed, trust_file
 
 Run = Callable[..., tuple[int, str, str]]
 N_NORMAL = 30
@@ -80,11 +83,15 @@ def test_nelbo_alone_shows_its_commands(run: Run) -> None:
         code, out, err = run(*arguments)
         assert code == expected
         assert [
-            name for name in ("schema", "fit", "calibrate", "verify", "score", "evaluate", "serve") if name in out + err
+            name
+            for name in ("schema", "fit", "calibrate", "sign", "verify", "score", "evaluate", "serve")
+            if name in out + err
         ]
 
 
-@pytest.mark.parametrize("command", ["schema", "fit", "calibrate", "verify", "score", "evaluate", "drift", "serve"])
+@pytest.mark.parametrize(
+    "command", ["schema", "fit", "calibrate", "sign", "verify", "score", "evaluate", "drift", "serve"]
+)
 def test_every_command_has_help_for_each_of_its_options(run: Run, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -134,7 +141,7 @@ def test_command_runs_from_a_shell(models: Path) -> None:
     nelbo = Path(sys.executable).with_name("nelbo")
     done = subprocess.run([nelbo, "verify", "pumps", "--models", models], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"pumps@{VERSION}: 6 files and 4 golden records as exported\n"
+    assert done.stdout.startswith(f"pumps@{VERSION}: 6 files and 4 golden records as exported\n")
 
 
 # --- verify ------------------------------------------------------------------------------------------
@@ -144,7 +151,7 @@ def test_verify_prints_json_for_programs(run: Run, models: Path) -> None:
     code, out, err = run("verify", "pumps", "--models", models, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert list(found) == ["bundle", "ok", "model", "version", "digest"]
+    assert list(found)[:5] == ["bundle", "ok", "model", "version", "digest"]
     assert (found["ok"], found["model"], found["version"]) == (True, "pumps", VERSION)
 
 
@@ -208,6 +215,59 @@ def test_promote_of_a_damaged_version_is_a_finding_and_leaves_the_alias(run: Run
 def test_rollback_where_nothing_was_live_before_is_refused(run: Run, tmp_path: Path) -> None:
     code, _, err = run("rollback", "pumps", "--models", two_versions(tmp_path))
     assert (code, "has no previous version to go back to" in err) == (2, True)
+
+
+def test_verify_checks_signature_and_table_and_says_where_the_bundle_comes_from(run: Run, tmp_path: Path) -> None:
+    folder, trust = signed(write_tiny_bundle(tmp_path)), trust_file(tmp_path, KEY)
+    code, out, err = run("verify", folder, "--trust", trust)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == f"who:  signed by {OWNER}, key {key_id_of(KEY.public_key())}"
+    other = table(tmp_path)
+    code, out, err = run("verify", folder, "--trust", trust, "--data", other)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"nelbo: bundle 'pumps@{VERSION}' was fitted on no named table, and {other} has the SHA-256 ")
+
+
+@pytest.mark.parametrize("command", ["verify", "score", "drift"])
+def test_command_that_is_told_whom_to_trust_reads_no_unsigned_bundle(run: Run, tmp_path: Path, command: str) -> None:
+    folder, trust = write_tiny_bundle(tmp_path), trust_file(tmp_path, KEY)
+    tables = [] if command == "verify" else [table(tmp_path)]
+    code, out, err = run(command, folder, *tables, "--trust", trust)
+    assert (code, out) == (1 if command == "verify" else 2, "")
+    assert err == f"nelbo: bundle {folder}: manifest.sig is missing; only signed bundles are read here\n"
+
+
+def test_verify_says_what_is_wrong_with_a_file_of_pinned_keys(run: Run, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "trust.json").write_text("{}")
+    code, out, err = run("verify", "pumps", "--models", models, "--trust", tmp_path / "trust.json")
+    assert (code, out, err) == (2, "", f"nelbo: {tmp_path}/trust.json: keys: Field required\n")
+
+
+@pytest.mark.parametrize("name", ["terminal codes in a name", "gigabytes from few bytes"])
+def test_verify_of_a_hostile_bundle_is_a_finding_of_one_printable_line(run: Run, tmp_path: Path, name: str) -> None:
+    code, out, err = run("verify", hostile_bundle(tmp_path, name))
+    assert (code, out) == (1, "")
+    assert err.removesuffix("\n").isprintable()
+
+
+# --- sign --------------------------------------------------------------------------------------------
+
+
+def test_key_is_made_and_what_is_printed_pins_it(run: Run, tmp_path: Path) -> None:
+    folder, key, trust = write_tiny_bundle(tmp_path), tmp_path / "key.pem", tmp_path / "trust.json"
+    code, out, _ = run("sign", "--new-key", key, "--owner", "Ann")
+    trust.write_text(out)
+    assert code == 0
+    code, out, _ = run("sign", folder, "--key", key, "--json")
+    assert (code, json.loads(out)) == (0, {"bundle": str(folder), "key_id": key_id_of(read_key(key).public_key())})
+    code, out, _ = run("verify", folder, "--trust", trust, "--json")
+    assert (code, json.loads(out)["signature"]["owner"]) == (0, "Ann")
+
+
+@pytest.mark.parametrize("arguments", [[], ["pumps"], ["--key", "k"], ["pumps", "--new-key", "k"]])
+def test_sign_says_what_it_expects(run: Run, arguments: list[str]) -> None:
+    expected = "nelbo: expected BUNDLE and --key FILE to sign, or --new-key FILE alone to make a key\n"
+    assert run("sign", *arguments) == (2, "", expected)
 
 
 # --- score -------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def test_command_line_starts_without_what_its_commands_need() -> None:
 def test_onnxruntime_keeps_no_device_id_and_sends_no_usage_data(tmp_path: Path) -> None:
     switches = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in switches}
-    code = "import nelbo.scoring; nelbo.scoring.ort.get_available_providers()"
+    code = "import nelbo.session; nelbo.session.ort.get_available_providers()"
     subprocess.run([sys.executable, "-c", code], env=environment | {"HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.rglob("*")) == []
 

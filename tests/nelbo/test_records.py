@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nelbo.errors import BodyError, RecordError
+from nelbo.errors import BodyError, NotJsonError, RecordError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Kind, Schema
 from nelbo.structs import MISSING, seconds_since_1970
@@ -307,7 +307,7 @@ def test_invalid_utf_8_anywhere_is_an_error_of_its_record(record: bytes, extra: 
 
 
 def test_lone_surrogate_is_not_json() -> None:
-    with pytest.raises(BodyError, match=r"^the body is not JSON: "):
+    with pytest.raises(NotJsonError, match=r"^record 0, field 'note': expected whole characters, got a surrogate"):
         decoder(A, NOTE).json(body('{"a": 1, "note": "\\ud800"}'))
     (error,) = decoder(A, NOTE).lines(b'{"a": 1, "note": "\\ud800"}').errors
     assert (error.field, error.expected) == (None, "a JSON object")

@@ -163,7 +163,7 @@ def test_replay_refuses_golden_records_that_score_differently(bundle: Bundle, na
 def test_replay_refuses_golden_records_of_another_schema(bundle: Bundle) -> None:
     last = bundle.golden[-1]
     other = type(last)({**last.record, "rpm": "fast"}, last.score, last.elbo, last.reconstruction_error)
-    with pytest.raises(BundleError, match=r"golden record 0, field 'rpm': expected a number, got 'fast'$"):
+    with pytest.raises(BundleError, match=r"golden record 0, field 'rpm': expected a number$"):
         Scorer(replace(bundle, golden=(other,))).replay()
 
 

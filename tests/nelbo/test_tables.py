@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nelbo.errors import SchemaError, TableError
 from nelbo.records import Batch, RecordDecoder
@@ -457,3 +461,59 @@ def test_other_unknown_columns_stay_refused(tmp_path: Path, kind: str) -> None:
         found = [str(error)]
     assert all("'colour'" in text for text in found)
     assert found
+
+
+# --- damage ----------------------------------------------------------------------------------------
+
+
+def damaged(folder: Path, content: bytes) -> TableError | SchemaError | None:
+    """What reading a Parquet file of these bytes ends with; None where it can be read."""
+    (folder / "damaged.parquet").write_bytes(content)
+    schema = fields(x="numeric", s="categorical")
+    try:
+        batches = read(open_table(folder / "damaged.parquet"), schema)
+    except (TableError, SchemaError) as error:
+        return error
+    assert not any(np.isinf(batch.numbers).any() for batch in batches)
+    return None
+
+
+def parquet_file(**columns: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+_WHOLE_PARQUET = parquet_file(x=[float(i) for i in range(40)], s=pa.array(["a", "b"] * 20).dictionary_encode())
+
+
+def test_parquet_names_that_are_not_utf8_are_a_damaged_file(tmp_path: Path) -> None:
+    content = parquet_file(xenon=[1.0]).replace(b"xenon", b"x\xffnon")
+    assert str(damaged(tmp_path, content)).endswith("expected a Parquet file, got something else or a damaged one")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(1, len(_WHOLE_PARQUET)), st.integers(0, 255)), min_size=1, max_size=3),
+    st.integers(0, len(_WHOLE_PARQUET)),
+)
+def test_no_damage_to_a_parquet_file_makes_more_than_an_error(
+    tmp_path: Path, edits: list[tuple[int, int]], length: int
+) -> None:
+    content = bytearray(_WHOLE_PARQUET)
+    for from_the_end, value in edits:
+        content[-from_the_end] = value
+    damaged(tmp_path, bytes(content))
+    damaged(tmp_path, bytes(content[:length]))
+
+
+@pytest.mark.parametrize("kind", [pa.sparse_union([]), pa.dictionary(pa.int8(), pa.sparse_union([])), pa.struct([])])
+def test_parquet_file_that_claims_other_types_than_it_has_is_read_by_those_that_it_has(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    claimed = pa.schema([("x", kind), ("s", kind)]).serialize().to_pybytes()
+    table, sink = pa.table({"x": [1.0], "s": ["a"]}), io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(claimed).decode()})
+    assert damaged(tmp_path, sink.getvalue()) is None

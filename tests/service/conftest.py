@@ -1,5 +1,8 @@
 import asyncio
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.app import Service, create_app
 from service.settings import Settings
 from tests.bundles import write_tiny_bundle
+from tests.service.process import environment
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,24 @@ def client_factory(models: Path) -> ClientFactory:
 @pytest.fixture
 def client(client_factory: ClientFactory) -> Client:
     return client_factory()
+
+
+Start = Callable[..., tuple[subprocess.Popen[str], int]]
+
+
+@pytest.fixture
+def start(models: Path) -> Iterator[Start]:
+    """Starts the service on a free port and waits until it listens; what is left over is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def started(**settings: object) -> tuple[subprocess.Popen[str], int]:
+        env = environment(**{"MODELS": models, "PORT": 0, **settings})
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=env, stderr=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stderr is not None
+        return process, int(json.loads(process.stderr.readline())["port"])
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -5,9 +5,9 @@ from service.capacity import capacity_of
 from service.settings import Settings
 
 
-def resources(processors: float, memory_bytes: int | None = None) -> Resources:
+def resources(processors: float, memory_bytes: int | None = None, descriptors: int | None = None) -> Resources:
     limit = "no limit" if memory_bytes is None else "the container's limit"
-    return Resources(processors, "the container's quota", memory_bytes, limit)
+    return Resources(processors, "the container's quota", memory_bytes, limit, descriptors)
 
 
 @pytest.mark.parametrize(("processors", "workers"), [(0.5, 1), (1, 1), (2, 1), (3.9, 2), (4, 3), (64, 4)])
@@ -21,6 +21,7 @@ def test_a_quarter_of_little_memory_bounds_the_queue() -> None:
     assert found.why == (
         "1 thread for large bodies beside the event loop: 1 processor by the container's quota",
         "requests refused while 4,096 records wait: a quarter of 64 MiB of memory by the container's limit",
+        "1,024 connections at most: the default",
     )
 
 
@@ -39,3 +40,16 @@ def test_the_setting_goes_before_both() -> None:
         7,
         "requests refused while 7 records wait: NELBO_MAX_QUEUED_RECORDS",
     )
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"), [(None, 1024), (65_536, 1024), (1024, 864), (256, 96), (10, 1)]
+)
+def test_few_descriptors_bound_the_connections(descriptors: int | None, connections: int) -> None:
+    assert capacity_of(Settings(), resources(1, None, descriptors)).max_connections == connections
+    assert capacity_of(Settings(max_connections=5000), resources(1, None, 256)).max_connections == 96
+
+
+def test_an_eighth_of_the_memory_bounds_the_bytes_that_come() -> None:
+    assert capacity_of(Settings(), resources(1, 512 * 2**20)).max_bytes == 64 * 2**20
+    assert capacity_of(Settings(), resources(1)).max_bytes == 256 * 2**20

@@ -230,10 +230,12 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(client_factory: Client
 
 
 def test_records_that_take_long_fill_the_queue_sooner(client_factory: ClientFactory) -> None:
-    seconds = count(step=10)  # whoever looks at the clock finds ten more seconds gone
+    seconds = map(float, count(step=10))  # whoever looks at the clock finds ten more seconds gone
     client = client_factory()
     service = client.service
-    service.batching = Batching(service.live, service.metrics, 10_000, service.capacity, lambda: float(next(seconds)))
+    service.batching = Batching(
+        service.live, service.metrics, 10_000, service.capacity, 1e9, lambda: float(next(seconds))
+    )
     thousand = ("POST", PATH, JSON, body(*normal_records(1_000, seed=9)))
     assert [answer.status_code for answer in sent(Lane(client.app), [thousand] * 2)] == [200, 200]
     assert sorted(answer.status_code for answer in sent(Lane(client.app), [thousand] * 3)) == [200, 503, 503]

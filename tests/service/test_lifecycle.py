@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from starlette.types import Message
 
 from nelbo.store import Store
 from service.app import create_app
@@ -211,8 +212,11 @@ def test_requests_that_wait_together_are_answered_by_one_version(client_factory:
     service = client_factory(tmp_path).service
     request = ScoreRequest("pumps", msgspec.json.encode({"records": normal_records(2)}))
 
+    async def silent() -> Message:
+        return await asyncio.Queue[Message]().get()
+
     async def ask() -> list[Answer]:
-        waiting = [asyncio.ensure_future(service.batching.score(request)) for _ in range(3)]
+        waiting = [asyncio.ensure_future(service.batching.score(request, silent)) for _ in range(3)]
         await asyncio.sleep(0)  # they are in the queue now
         service.live.promote("pumps", "2")
         return await asyncio.gather(*waiting)

@@ -1,4 +1,5 @@
 import gc
+import json
 import shutil
 import threading
 import time
@@ -10,10 +11,15 @@ from pathlib import Path
 import pytest
 
 from nelbo.errors import BundleError, SchemaChangedError, StoreWriteError, UnknownVersionError
+from nelbo.probe import Limits, Probe
 from nelbo.store import Store
+from service import logs
 from service.live import CrowdedError, Live, ModelState
+from service.loading import load_scorer
 from tests.bundles import normal_records, write_tiny_bundle
+from tests.hostile import ALL, PROBED, REPLAYED, hostile_bundle
 from tests.service.conftest import ClientFactory
+from tests.signing import KEY, OTHER_KEY, signed, trust_in
 
 NEEDED = ["manifest.json", "schema.json", "score.onnx", "calibration.json", "reference.json", "golden.ndjson"]
 
@@ -463,3 +469,63 @@ def test_a_look_is_dated_only_where_the_store_could_be_read(tmp_path: Path) -> N
     assert live.looked_at() is None
     live.follow()
     assert live.looked_at() == 1000.0
+
+
+# --- strangers' bundles ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*PROBED, *REPLAYED, "an unknown operator", "external data by a hard link", "a pipe"])
+def test_a_hostile_bundle_keeps_the_old_version_serving(name: str, tmp_path: Path) -> None:
+    folder = write_tiny_bundle(tmp_path)
+    live = Live(Store(tmp_path), probe=Probe(Limits(cpu_s=1)))
+    live.load_all()
+    before = live.scorers()["pumps"]
+    ALL[name].make(folder)
+    live.load("pumps")
+    state = live.state("pumps")
+    assert state is not None
+    assert (state.scorer, live.problems()) == (before, [])
+    assert ALL[name].says in str(state.failure)
+
+
+def test_a_name_within_a_graph_forges_no_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hostile_bundle(tmp_path, "terminal codes in a name")
+    loaded(tmp_path)
+    (record,) = caplog.records
+    line = logs.JsonFormatter(tmp_path).format(record)
+    assert json.loads(line)["event"] == "model failed to load"
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("name", [*PROBED, "an operator of another domain"])
+def test_the_runtime_prints_nothing_of_a_hostile_graph(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = hostile_bundle(tmp_path, name)
+    capfd.readouterr()
+    with pytest.raises(BundleError):
+        load_scorer(folder, "pumps", probe=Probe(Limits(cpu_s=1)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_where_keys_are_pinned_an_unsigned_version_keeps_the_signed_one_serving(tmp_path: Path) -> None:
+    folder = signed(write_tiny_bundle(tmp_path))
+    live = Live(Store(tmp_path), trust=trust_in(tmp_path, KEY))
+    live.load_all()
+    before = live.scorers()["pumps"]
+    (folder / "manifest.sig").unlink()
+    live.load("pumps")
+    state = live.state("pumps")
+    assert state is not None
+    assert (state.scorer, live.problems()) == (before, [])
+    assert "manifest.sig is missing" in str(state.failure)
+
+
+def test_where_keys_are_pinned_a_model_of_another_key_or_too_old_is_not_ready(tmp_path: Path) -> None:
+    signed(write_tiny_bundle(tmp_path, "fans"), OTHER_KEY)
+    signed(write_tiny_bundle(tmp_path, "pumps"))
+    live = Live(Store(tmp_path), trust=trust_in(tmp_path, KEY, pumps="20990101T000000Z-0000"))
+    live.load_all()
+    fans, pumps = live.problems()
+    assert "which is not pinned" in fans
+    assert "is older than 20990101T000000Z-0000" in pumps

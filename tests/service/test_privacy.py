@@ -166,7 +166,10 @@ def answers(app: Any, sent: list[Sent]) -> list[Told]:
         found = Told()
 
         async def receive() -> dict[str, Any]:
-            return waiting.pop() if waiting else {"type": "http.disconnect"}
+            if not waiting:
+                await asyncio.sleep(60)  # the client stays
+                return {"type": "http.disconnect"}
+            return waiting.pop()
 
         await app(scope, receive, found.send)
         return found

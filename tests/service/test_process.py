@@ -5,59 +5,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from service.keys import new_key, write_keys
 from tests.bundles import odd_record, write_tiny_bundle
-from tests.service.conftest import Scrape
+from tests.hostile import PROBED
+from tests.service.conftest import Scrape, Start
+from tests.service.process import HEAD, ask, environment, raw
+from tests.signing import KEY, signed, trust_file
 
-ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "scipy", "pyarrow", "typer", "rich", "sklearn", "pandas", "onnx"]
-Start = Callable[..., tuple[subprocess.Popen[str], int]]
-
-
-def environment(**settings: object) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)} | {f"NELBO_{name}": str(value) for name, value in settings.items()}
 
 
 def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=environment(**settings), capture_output=True, text=True, timeout=60, check=False)
-
-
-@pytest.fixture
-def start(models: Path) -> Iterator[Start]:
-    """Starts the service on a free port and waits until it listens; what is left over is killed."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def started(**settings: object) -> tuple[subprocess.Popen[str], int]:
-        env = environment(**{"MODELS": models, "PORT": 0, **settings})
-        process = subprocess.Popen([sys.executable, "-m", "service"], env=env, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stderr is not None
-        return process, int(json.loads(process.stderr.readline())["port"])
-
-    yield started
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def ask(port: int, path: str, body: object = None) -> Any:
-    """The decoded answer; asks again while the models are still being loaded."""
-    for _ in range(300):
-        found = httpx.request("POST" if body else "GET", f"http://127.0.0.1:{port}{path}", json=body, timeout=10)
-        if found.status_code != 503:
-            return found.raise_for_status().json()
-        time.sleep(0.1)
-    raise AssertionError("the service did not become ready in 30 s")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -67,7 +34,7 @@ def test_the_process_answers_and_leaves_with_0_when_it_is_told_to(stop: signal.S
     process.send_signal(stop)
     _, log = process.communicate(timeout=30)
     events = [json.loads(line)["event"] for line in log.splitlines()]
-    assert (process.returncode, events) == (0, ["model loaded", "stopped"])
+    assert (process.returncode, events) == (0, ["model loaded", "stopping", "stopped"])
 
 
 def test_a_line_is_answered_over_a_socket_before_the_next_one_is_sent(start: Start) -> None:
@@ -135,17 +102,6 @@ def test_a_host_that_is_no_address_is_told_in_a_sentence(host: str, models: Path
         2,
         f"cannot listen on {host[:80]} port 0: there is no such address; NELBO_HOST and NELBO_PORT change it\n",
     )
-
-
-def raw(port: int, *parts: bytes) -> bytes:
-    """What comes back for bytes on the wire, until the service closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        for part in parts:
-            connection.sendall(part)
-        return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-HEAD = b"POST /v1/models/pumps/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_sent(start: Start) -> None:
@@ -260,3 +216,37 @@ def test_a_store_that_hangs_touches_neither_scoring_nor_the_stop(start: Start, t
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+# --- whose bundles are served ------------------------------------------------------------------------
+
+
+def test_a_trust_file_that_will_not_do_ends_the_start_with_a_line_a_problem(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "trust.json").write_text('{"keys": {"x": 1}, "minimum": 1}')
+    done = run("-m", "service", MODELS=models, PORT=0, TRUST=tmp_path / "trust.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"{tmp_path}/trust.json: keys.x: Input should be an object",
+        f"{tmp_path}/trust.json: minimum: Extra inputs are not permitted",
+    ]
+
+
+def test_the_process_serves_what_a_pinned_key_has_signed_and_nothing_else(tmp_path: Path, start: Start) -> None:
+    signed(write_tiny_bundle(tmp_path / "models", "pumps"))
+    write_tiny_bundle(tmp_path / "models", "fans")
+    _, port = start(MODELS=tmp_path / "models", TRUST=trust_file(tmp_path, KEY))
+    assert ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})["results"][0]["flagged"] is True
+    ready = httpx.get(f"http://127.0.0.1:{port}/healthz/ready", timeout=10)
+    assert ready.status_code == 503
+    assert "fans" in ready.json()["detail"]
+    assert "manifest.sig is missing; only signed bundles are read here" in ready.json()["detail"]
+
+
+def test_a_graph_that_would_take_all_memory_harms_no_other_model(tmp_path: Path, start: Start) -> None:
+    """Named before the good one, so that the process that was forked at the start is the one that suffers."""
+    PROBED["gigabytes for many records"].make(write_tiny_bundle(tmp_path, "fans"))
+    write_tiny_bundle(tmp_path, "pumps")
+    _, port = start(MODELS=tmp_path)
+    assert ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})["results"][0]["flagged"] is True
+    ready = httpx.get(f"http://127.0.0.1:{port}/healthz/ready", timeout=10)
+    assert (ready.status_code, "score.onnx: the probe could not run it" in ready.json()["detail"]) == (503, True)

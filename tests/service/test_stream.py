@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,17 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from nelbo.resources import read_resources
 from nelbo.scoring import Scorer
 from nelbo.store import Store
 from service.answer import Tally
+from service.batching import Batching
+from service.capacity import capacity_of
 from service.live import Live
+from service.metrics import Metrics
+from service.progress import Progress
 from service.request import ScoreRequest
+from service.settings import Settings
 from service.stream import MAX_LINE_BYTES, Incoming, Lines, Streams
 from tests.bundles import VERSION, normal_records, odd_record, write_tiny_bundle
 from tests.service.conftest import Client, ClientFactory
@@ -45,19 +50,34 @@ def parsed(body: bytes) -> list[Any]:
 class Conversation:
     """A request whose body comes when the test says so, and its answer as far as it has come."""
 
-    def __init__(self, live: Live, query: str = "", max_records: int = 100) -> None:
-        self._live, self._query, self._max_records = live, query, max_records
+    def __init__(self, live: Live, query: str = "", max_records: int = 100, max_bytes_together: int = 1 << 30) -> None:
+        self._query = query
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self.sent: list[Message] = []
         self.tallies: list[Tally] = []
+        self.progress = Progress()
+        self._batching = Batching(live, Metrics(live), 1, capacity_of(Settings(), read_resources()), 30.0)
+        self._batching.count = self._told  # type: ignore[method-assign]  # to see them one by one
         self.count: Callable[[Tally], None] = self.tallies.append
+        self._live = live
+        self.streams = Streams(
+            live,
+            self._batching,
+            max_records=max_records,
+            max_body_bytes=1 << 20,
+            max_bytes_together=max_bytes_together,
+        )
 
     async def run(self) -> None:
         request = ScoreRequest("pumps", b"", NDJSON["content-type"], query=self._query)
-        with ThreadPoolExecutor(max_workers=1) as worker:
-            streams = Streams(self._live, worker, self.count, max_records=self._max_records, max_body_bytes=1 << 20)
-            self._live.on_crowded = streams.let_go
-            await streams.answer(request, self._messages.get, self._send)
+        self._live.on_crowded = self.streams.let_go
+        try:
+            await self.streams.answer(request, self._messages.get, self._send, self.progress)
+        finally:
+            self._batching.close()
+
+    def _told(self, tally: Tally) -> None:
+        self.count(tally)  # which a test may replace
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
@@ -293,7 +313,7 @@ def test_lines_that_wait_are_bounded_however_many_come() -> None:
 
     async def read() -> int:
         nonlocal n_lines
-        incoming, most = Incoming(receive, 1024, 1 << 20, waits=False), 0
+        incoming, most = Incoming(receive, 1024, 1 << 20, waits=False, progress=Progress()), 0
         while batch := await incoming.batch():
             n_lines += len(batch)
             most = max(most, incoming.n_held + sum(len(held or b"") for held in batch))
@@ -310,7 +330,7 @@ def test_long_lines_make_batches_of_few() -> None:
         return {"type": "http.request", "body": (b"x" * 400 + b"\n") * 10, "more_body": False}
 
     async def read() -> list[int]:
-        incoming, sizes = Incoming(receive, 1024, 1000, waits=False), []
+        incoming, sizes = Incoming(receive, 1024, 1000, waits=False, progress=Progress()), []
         while batch := await incoming.batch():
             sizes.append(len(batch))
         return sizes
@@ -408,3 +428,28 @@ def test_a_stream_is_one_request_and_all_its_records_are_counted(client: Client)
     assert (sum(outcomes), outcomes[1] >= 1) == (301, True)
     assert scrape.value("nelbo_record_errors_total", model="pumps", reason="missing") == 1
     assert client.get("/v1/models/pumps").json()["drift"]["n_records"] == 250
+
+
+# --- how many ----------------------------------------------------------------------------------------
+
+
+def test_a_stream_more_than_the_memory_holds_is_refused_until_another_one_ends(live: Live) -> None:
+    async def check() -> None:
+        first, second, third = (Conversation(live, max_bytes_together=3 << 20) for _ in range(3))
+        second.streams = third.streams = first.streams
+        running = asyncio.create_task(first.run())
+        await asyncio.sleep(0.01)
+        await second.run()
+        assert (second.status, msgspec.json.decode(second.body)["type"]) == (503, "urn:nelbo:problem:too-many-streams")
+        first.say(b"", more=False)
+        await running
+        third.say(b"", more=False)
+        await third.run()
+        assert (first.status, third.status) == (200, 200)
+
+    asyncio.run(check())
+
+
+def test_lines_and_answers_of_a_stream_are_steps(live: Live) -> None:
+    found = answered(live, [ODD + b"\n"])
+    assert found.progress.n_steps == 2

@@ -44,7 +44,7 @@ def read(
     text: str, padding: str = SHORT, binary: bytes = b"", header: str | None = None
 ) -> tuple[Envelope, list[Tensor]]:
     encoded = (text + padding).encode()
-    header = (str(len(encoded)) if binary else "") if header is None else header
+    header = str(len(encoded)) if binary and header is None else header
     return read_request(encoded + binary, header, most_values=1000)
 
 
@@ -128,7 +128,7 @@ def outcome(text: str, padding: str) -> object:
 
 def test_text_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(ProblemError, match="the request is not UTF-8"):
-        read_request(request(data=["é"]).encode().decode("unicode_escape").encode("latin-1"), "", 1000)
+        read_request(request(data=["é"]).encode().decode("unicode_escape").encode("latin-1"), None, 1000)
 
 
 @both

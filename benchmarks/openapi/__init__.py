@@ -1,0 +1,1 @@
+"""Requests made from /openapi.json, and whether the answers are those that it declares."""
