@@ -114,7 +114,12 @@ def test_a_log_that_nobody_reads_stops_nobody(store: Path) -> None:
         assert service.stop() == 0
     os.close(writing)
     with os.fdopen(reading, "rb") as rest:
-        assert [line["event"] for line in lines(rest.read())] == ["listening", "model loaded", "stopped"]
+        assert [line["event"] for line in lines(rest.read())] == [
+            "listening",
+            "model loaded",
+            "stopping",
+            "stopped",
+        ]
 
 
 @pytest.mark.parametrize("how", ["full", "gone", "closed"])
