@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from nelbo.bundle import MANIFEST, NAME, replace_file
+from nelbo.bundle import MANIFEST, NAME, replace_file, sync_folder
 from nelbo.errors import StoreError, StoreWriteError, UnknownVersionError
 from nelbo.lock import locked
 
@@ -69,6 +69,8 @@ class Store:
             StoreError: the file is there and cannot be read.
         """
         path = self.root / name / ALIASES
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise StoreError(f"{path}: expected a file")
         try:
             return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
         except FileNotFoundError:
@@ -165,6 +167,7 @@ class Store:
             folder = self.root / name
             for version in gone:
                 (folder / version).rename(folder / f"{_REMOVED}{version}-{secrets.token_hex(4)}")
+            sync_folder(folder)  # else a power failure could give a name back to half of a version
             for leftover in folder.glob(f"{_REMOVED}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             return gone
