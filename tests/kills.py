@@ -33,6 +33,7 @@ import rich.progress
 from nelbo import archive, cli, parts
 from nelbo.bundle import read_bundle, write_bundle
 from nelbo.errors import NelboError
+from nelbo.probe import Probe
 from nelbo.store import Store
 from service.live import Live
 from service.loading import load_scorer
@@ -215,7 +216,10 @@ class Stores:
         self.kept = kept
         for version, seed in ((OLD, 0), (NEW, 1)):
             write_tiny_bundle(kept, version=version, seed=seed)
-        self._digests = {read_bundle(kept / "pumps" / version).digest for version in (OLD, NEW)}
+        bundles = [read_bundle(kept / "pumps" / version) for version in (OLD, NEW)]
+        for bundle in bundles:
+            Probe().check(bundle)  # here, or each fork would start a process to do so
+        self._digests = {bundle.digest for bundle in bundles}
         new = kept / "pumps" / NEW
         self._manifest = read_bundle(new).manifest
         self._files = {name: (new / name).read_bytes() for name in self._manifest.files}
@@ -328,6 +332,7 @@ class Calibrations:
         self._pipeline = pipeline
         self._kept = kept
         bundle = read_bundle(write_tiny_bundle(kept / "models", version=OLD))
+        Probe().check(bundle)
         # What a fit would have left, and the new version's card tells again.
         data = dict.fromkeys(("source", "digest", "n_fit", "n_calibration_a"), 0)
         metrics = {"loss": 0.0, "latents": {"n_active": 1, "n_latents": 1}}
