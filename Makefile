@@ -18,6 +18,8 @@ SECONDS ?= 600
 BUNDLES ?= build/bundles
 PEERS ?= build/peers
 PARTS ?=
+CALLS ?=
+SOAK ?=
 AUDIT ?=
 IMAGE ?= build/image
 
@@ -28,13 +30,17 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-c
   --python-version 3.11 --python-platform linux -c constraints.txt
 INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python install --quiet --no-compile --no-deps
 
-.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles bench-drain bench-slow-clients fuzz bench-openapi clean
+.PHONY: serve test check lock audit sbom demo training format readme bench-false-alarms bench-agreement bench-start bench-large-table bench-mixed-traffic bench-serving bench-serving-peers bench-score-files bench-access bench-quality bench-quality-categories bench-wrong-cells bench-labelled bench-fit-cost bench-fit-speed bench-drift bench-decisions bench-time-order bench-contamination bench-swap bench-bundles bench-drain bench-slow-clients fuzz bench-openapi bench-kills soak test-faults clean
 
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# The tests that docs/reliability.md names: what is promised when something fails.
+test-faults: $(VENV)/.dev
+	$(BIN)/python -m tests.reliability
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -184,6 +190,15 @@ bench-mixed-traffic: $(VENV)/.dev
 # Ten million records of 30 numbers as a file, made under build/: half an hour of one core, and 3 GB of disk.
 bench-score-files: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.score_files
+
+# Kills the work on stores and files at every step, and fails every file operation in up to seven ways; minutes.
+# CALLS=1 kills at the system calls, by strace.
+bench-kills: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.kills $(if $(CALLS),--calls)
+
+# Half an hour of requests of every kind, and a thousand reloads; a picture in build/soak.png. SOAK="--minutes 5 …" for less.
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak $(SOAK)
 
 # What no bytes of a stranger may break, by coverage-guided fuzzing; CI does a little of it.
 fuzz: $(VENV)/.dev

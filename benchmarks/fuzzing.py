@@ -23,6 +23,7 @@ SHARES = {
     "csv": 1,
     "arrow": 1,
     "bundle": 1,
+    "graph": 1,
     "schema": 1,
     "objects": 0.5,
     "query": 0.5,

@@ -24,7 +24,7 @@ from nelbo.decision import Decision
 from nelbo.discovery import Counts, added
 from nelbo.errors import TableError
 from nelbo.intent import Intent
-from nelbo.partial import Identity, Partial, Tally, finished, stamp, tally_of
+from nelbo.partial import Identity, Partial, Tally, finished, naming, stamp, tally_of
 from nelbo.parts import Part
 from nelbo.results import Explain
 from nelbo.scoring import Scored, Scorer
@@ -131,7 +131,7 @@ class Worker:
 
     def write_file(self, table: Table, part: Part, order: Order, output: Path) -> Tally:
         """Writes the results of a part to a file of its own, in the format of the folder's output."""
-        with output.open("wb") as file:
+        with naming(output), output.open("wb") as file:
             return self.write(table, part, order, file, format_of(output).part)
 
 

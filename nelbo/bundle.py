@@ -1,12 +1,14 @@
 """A bundle: the folder that an export writes and a scorer reads; ONNX and JSON, never code."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,9 @@ from nelbo.errors import BundleError, SchemaError
 from nelbo.folder import Folder, opened
 from nelbo.schema import Schema, parse_schema
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from nelbo.trust import Signer, Trust
 
@@ -33,7 +38,7 @@ NEEDED = ("schema.json", "score.onnx", "calibration.json", "reference.json", "go
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_PARTIAL = ".partial-"  # a folder that an export has not finished; nothing reads it
+_PARTIAL = ".partial-"  # what is not finished begins so: a folder of an export, a file; nothing reads it
 _ZEROS = "0" * 64
 
 # Bytes of a file at most: no tabular model comes near, and whoever loads a stranger's bundle has memory for its parsed
@@ -360,12 +365,14 @@ def write_bundle(models: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     target = models / check_name(manifest.name) / manifest.version
     partial = target.parent / f"{_PARTIAL}{manifest.version}-{secrets.token_hex(4)}"
     try:
-        partial.mkdir(parents=True)
-        for name, data in contents.items():
-            _write_durably(partial / name, data)
-        _sync_folder(partial)
-        partial.rename(target)
-        _sync_folder(target.parent)
+        _make_folder(target.parent)
+        with _writing_in(target.parent, f"{_PARTIAL}*"):
+            partial.mkdir()
+            for name, data in contents.items():
+                _write_durably(partial / name, data)
+            sync_folder(partial)
+            partial.rename(target)
+            sync_folder(target.parent)
     except OSError as error:
         _remove(partial)
         raise BundleError(f"bundle {target}: cannot be written: {error.strerror}") from error
@@ -373,6 +380,14 @@ def write_bundle(models: Path, manifest: Manifest, files: Mapping[str, bytes]) -
         _remove(partial)
         raise
     return target
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; their names are on the disk before anything is in it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def _remove(partial: Path) -> None:
@@ -391,15 +406,51 @@ def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
         mode: its permissions; None for what the process gives any file.
     """
     partial = path.with_name(f"{_PARTIAL}{path.name}-{secrets.token_hex(4)}")
+    with _writing_in(path.parent, f"{_PARTIAL}{glob.escape(path.name)}-????????"):
+        try:
+            if mode is not None:
+                partial.touch(mode=0o600)  # nobody else reads it before it has them
+                partial.chmod(mode)
+            _write_durably(partial, data)
+            partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing_in(folder: Path, left: str) -> Iterator[None]:
+    """While something is written in a folder; before, what killed processes have left there is removed.
+
+    Whoever writes shares a lock on the folder, which the system takes back from a process that is killed: who gets it
+    alone knows that nobody is writing what lies there. Where the file system has no locks, it stays.
+
+    Args:
+        folder: that is there.
+        left: pattern of the names of what is not finished.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if mode is not None:
-            partial.touch(mode=0o600)  # nobody else reads it before it has them
-            partial.chmod(mode)
-        _write_durably(partial, data)
-        partial.replace(path)
-        _sync_folder(path.parent)
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in list(folder.glob(left)):
+                    _discard(path)
+            # Without waiting: our own caller may hold the folder, as `nelbo keys` does.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    """Removes a file or folder, which is another's first: should somebody be writing it after all, he is told."""
+    if path.is_dir():
+        path = path.rename(path.with_name(f"{_PARTIAL}{secrets.token_hex(8)}"))
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -409,7 +460,8 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,12 +8,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
+from nelbo.bundle import sync_folder
 from nelbo.errors import TableError
 from nelbo.schema import Schema
 from nelbo.scoring import Scored
@@ -105,7 +106,7 @@ class Partial:
     def __init__(self, output: Path, form: Format, schema: Schema, identity: Identity) -> None:
         self.output, self._form, self._identity = output, form, identity
         self.folder = output.with_name(f".{output.name}.partial")
-        with _naming(output):
+        with naming(output):
             self.folder.mkdir(exist_ok=True)
             self._journal = (self.folder / "journal").open("a+b")
             if not _is_locked(self._journal):
@@ -131,7 +132,7 @@ class Partial:
 
     def add(self, part: IO[bytes], tally: Tally) -> None:
         """Puts a part behind the others, for good."""
-        with _naming(self.output):
+        with naming(self.output):
             part.seek(0)
             self._file.seek(0, os.SEEK_END)
             note = self._form.append(self._file, part)
@@ -150,18 +151,20 @@ class Partial:
         Args:
             is_remembered: a later run finds it `finished`.
         """
-        with _naming(self.output):
+        with naming(self.output):
             self._file.write(self._form.tail(self._notes))
             _on_disk(self._file)
             (self.folder / "output").replace(self.output)
-            if is_remembered:
+            sync_folder(self.output.parent)
+            shutil.rmtree(self.folder)
+            if is_remembered:  # last, since a later run does not look at what it finds finished
                 done = _Done(self._identity, stamp(self.output), self.tally)
                 _done_of(self.output).write_bytes(msgspec.json.encode(done))
-            shutil.rmtree(self.folder)
 
     def close(self) -> None:
         """Leaves it as it is, for another run; unless there is nothing of it."""
-        self._file.close()
+        with suppress(OSError):  # what is not written by now is in no line of the journal, and why was told before
+            self._file.close()
         if not self.n_parts:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._journal.close()
@@ -213,7 +216,7 @@ def _on_disk(file: IO[bytes]) -> None:
 
 
 @contextmanager
-def _naming(output: Path) -> Iterator[None]:
+def naming(output: Path) -> Iterator[None]:
     """Turns an error of the system into one that names the output."""
     try:
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from nelbo.bundle import MANIFEST, NAME, VERSION, replace_file
+from nelbo.bundle import MANIFEST, NAME, VERSION, replace_file, sync_folder
 from nelbo.errors import BundleError, StoreError, StoreWriteError, UnknownVersionError
 from nelbo.folder import opened
 from nelbo.lock import locked
@@ -185,6 +185,7 @@ class Store:
             folder = self.root / name
             for version in gone:
                 (folder / version).rename(folder / f"{_REMOVED}{version}-{secrets.token_hex(4)}")
+            sync_folder(folder)  # else a power failure could give a name back to half of a version
             for leftover in folder.glob(f"{_REMOVED}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             return gone

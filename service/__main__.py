@@ -1,6 +1,7 @@
 """The serving process: `python -m service`."""
 
 import gc
+import os
 import signal
 import sys
 from types import FrameType
@@ -10,12 +11,33 @@ def _leave(_signum: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
+def _hang_up(_signum: int, _frame: FrameType | None) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _open_standard_files() -> None:
+    """Where somebody started us without stdin, stdout or stderr, a connection would get their numbers.
+
+    Then what a library prints would go to a client.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+
+
 gc.disable()  # what is imported stays, and to look through it again and again takes a tenth of the start
 
 # First of all: a stop that comes while the rest is still being imported is a stop as good as any. The server puts
 # its own handlers over these while it serves.
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
+# A terminal that is closed is one more way to stop; under nohup it is none.
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, _hang_up)
+_open_standard_files()
 
 from nelbo import trial  # noqa: E402
 
@@ -24,7 +46,6 @@ from nelbo import trial  # noqa: E402
 _TRIAL = trial.fork() if __name__ == "__main__" else None
 
 import asyncio  # noqa: E402
-import os  # noqa: E402
 import socket  # noqa: E402
 from typing import cast  # noqa: E402
 
@@ -103,11 +124,11 @@ def listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        place = f"{settings.host} port {settings.port}"
-        raise SettingsError(
-            f"cannot listen on {place}: {os.strerror(error.errno or 0)}; NELBO_HOST and NELBO_PORT change it"
-        ) from error
+    except (OSError, UnicodeError) as error:  # both of a name that is none
+        number = error.errno if isinstance(error, OSError) else None
+        why = os.strerror(number) if number and number > 0 else "there is no such address"
+        place = f"{settings.host[:80]} port {settings.port}"
+        raise SettingsError(f"cannot listen on {place}: {why}; NELBO_HOST and NELBO_PORT change it") from error
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ Stage = Literal["decode", "decide", "infer", "explain", "encode"]
 _STAGES: tuple[Stage, ...] = ("decide", "decode", "infer", "explain", "encode")  # as they follow each other
 Reason = Literal["missing", "unknown", "repeated", "not-a-record", "wrong-value"]
 encode = msgspec.json.Encoder().encode
+# Of so many results, some 100 kB. Where there is no memory for more, `encode` of msgspec 0.22 ends the process with a
+# segmentation fault, and this raises MemoryError (2026-11-25).
+encode_into, _MANY = msgspec.json.Encoder().encode_into, 256
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
@@ -208,7 +211,11 @@ def head(scorer: Scorer, decision: Decision, segments: Iterable[int], state: Sta
 
 def body_of(head_: bytes, found: Sequence[Result | FaultyResult]) -> bytes:
     """The body of an answer: its head, and what is said of the records."""
-    return b"%b%b}" % (head_, encode(found))
+    if len(found) < _MANY:
+        return b"%b%b}" % (head_, encode(found))
+    body = bytearray()
+    encode_into(found, body)
+    return b"".join((head_, body, b"}"))
 
 
 def find_scorer(live: Live, name: str) -> Scorer:

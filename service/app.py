@@ -22,6 +22,7 @@ from nelbo.store import Store
 from service import catalog, logs
 from service.access import DOCUMENT_PATH, Access, declaring
 from service.answer import ScoreAnswer
+from service.apart import Apart
 from service.batching import Batching
 from service.body import Bodies, headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
@@ -69,6 +70,7 @@ class Service:
         self.batching = Batching(
             self.live, self.metrics, settings.max_records, self.capacity, settings.request_deadline_s
         )
+        self.apart = Apart()
         self.lifecycle = Lifecycle(self.live, settings.keep_versions)
         self._is_stopping = threading.Event()
         self._loader: threading.Thread | None = None
@@ -256,8 +258,8 @@ def _add_models(app: FastAPI, service: Service) -> None:
         operation_id="versions",
         responses=responses(Versions, 404, 503),
     )
-    def versions(name: str) -> Response:  # not async: it reads the store, which may be slow
-        return _json(catalog.versions(live, name))
+    async def versions(name: str) -> Response:
+        return _json(await service.apart.read(lambda: catalog.versions(live, name)))
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:

@@ -16,7 +16,7 @@ from service.access import Access, Need, need_of
 from service.body import Headers, headers_of
 from service.logs import RequestIds
 from service.metrics import Metrics
-from service.problems import JSON_HEADERS, Answer, ProblemError, problem
+from service.problems import JSON_HEADERS, Answer, Kind, ProblemError, problem
 from service.v2.refusal import in_form_of
 
 UNMATCHED = "unmatched"
@@ -68,7 +68,7 @@ class Edge:
         except Exception as error:  # the edge of the process: nothing that a request does may end it
             found = in_form_of(scope["path"], failed(error, headers, request_id, route_of(scope)))
             if status == 0:
-                self._metrics.reject("internal")
+                self._metrics.reject(kind_of(error))
                 await respond(found, request_id, send)
                 status = found.status
         self._metrics.count_response(route or route_of(scope), scope["method"], status, time.perf_counter() - started)
@@ -107,10 +107,23 @@ def ids_of(headers: Headers, request_id: bytes) -> RequestIds:
     return RequestIds(request_id.decode(), logs.trace_id_of(traceparent))
 
 
+# As onnxruntime and Python say it.
+_OUT_OF_RESOURCES = ("bad_alloc", "bad allocation", "Failed to allocate memory", "can't start new thread")
+
+
+def kind_of(error: Exception) -> Kind:
+    """The problem that a failure is told as: whether there was memory is not a mistake of ours, and passes."""
+    is_out = isinstance(error, MemoryError) or any(said in str(error) for said in _OUT_OF_RESOURCES)
+    return "out-of-resources" if is_out else "internal"
+
+
 def failed(error: Exception, headers: Headers, request_id: bytes, route: str) -> Answer:
     """Logs what went wrong, and makes the answer that says so and nothing more."""
     logs.request_ids.set(ids_of(headers, request_id))
     logs.event("request failed", level=logging.ERROR, error=error, route=route)
+    if kind_of(error) == "out-of-resources":
+        detail = "there was no memory or thread for this request; with fewer records, or later, it may be answered"
+        return problem("out-of-resources", detail, headers={"retry-after": "1"})
     return problem("internal", f"the log says why under request id {request_id.decode()}")
 
 

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.app import Service
 from service.body import Headers, headers_of, is_stream, read_request
-from service.edge import CLIENT_LEFT, failed, request_id_of, respond
+from service.edge import CLIENT_LEFT, failed, kind_of, request_id_of, respond
 from service.openapi import SCORE_PATH
 from service.problems import Answer, ProblemError
 from service.v2.queue import queued
@@ -52,7 +52,7 @@ class Lane:
             status = CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
             answer = in_form_of(scope["path"], failed(error, headers, request_id, route))
-            self._metrics.reject("internal")
+            self._metrics.reject(kind_of(error))
             status = answer.status
             await respond(answer, request_id, send)
         self._metrics.count_response(route, "POST", status, time.perf_counter() - started)

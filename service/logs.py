@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from service.log_writer import LogWriter
 from service.paths import without_path
 from service.settings import LogLevel
 
@@ -52,7 +53,7 @@ def configure(level: LogLevel, models: Path) -> None:
         level: the least severe line that is written.
         models: the store's folder, absolute, which no line shows.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr)
     handler.setFormatter(JsonFormatter(models))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,5 +1,10 @@
 """What an operator may set: read once from the environment, then handed down."""
 
+import difflib
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -101,6 +106,19 @@ _EXPECTED = {
 }
 
 
+# What a path must lead to, where it is set; of others, whoever opens them says what is wrong.
+_FOLDERS = ("models",)
+
+# Variables with our prefix that are no settings, and no mistakes: those of docker-compose.yml, which end there, and
+# what Kubernetes tells each container about a Service of our name.
+OF_COMPOSE = frozenset({"DATA", "IMAGE", "MEMORY", "NAME", "TABLE", "TRAINING_IMAGE", "VERSION"})
+_OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_A_LINK = re.compile(r"(tcp|udp|sctp)://")
+
+_LONGEST = 80  # characters of a value that are shown; chosen
+_PATIENCE_S = 2.0  # with a folder that does not answer, which is no mistake in a setting. Chosen
+
+
 class SettingsError(Exception):
     """Settings that cannot hold; the text lists every problem, one a line."""
 
@@ -111,15 +129,83 @@ def read_settings() -> Settings:
     Raises:
         SettingsError: naming each variable, what it should be and what it is.
     """
+    found, problems = None, []
     try:
         found = Settings()
     except ValidationError as error:
-        raise SettingsError("\n".join(_problem(fault["loc"], fault["input"]) for fault in error.errors())) from error
-    if found.access == "open" and found.keys is not None:
-        raise SettingsError("NELBO_ACCESS: expected keys where NELBO_KEYS names a file of them, got 'open'")
+        problems += [_problem(str(fault["loc"][0]), fault["input"]) for fault in error.errors()]
+    given = {name.upper()[len(PREFIX) :]: value for name, value in os.environ.items() if _is_ours(name)}
+    problems += [line for line in _empty(given) if line not in problems]
+    problems += [*_wrong_folders(given), *_unknown(given)]
+    if found is not None:
+        problems += _conflicts(found)
+    if found is None or problems:
+        raise SettingsError("\n".join(problems))
     return found
 
 
-def _problem(place: tuple[int | str, ...], found: object) -> str:
-    name = str(place[0])
-    return f"{PREFIX}{name.upper()}: expected {_EXPECTED[name]}, got {found!r}"
+def _conflicts(found: Settings) -> Iterator[str]:
+    """Settings that each could hold, and not together."""
+    if found.access == "open" and found.keys is not None:
+        yield f"{PREFIX}ACCESS: expected keys where {PREFIX}KEYS names a file of them, got 'open'"
+
+
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX)  # pydantic takes either case
+
+
+def _problem(name: str, found: object) -> str:
+    text, hint = _shown(found), ""
+    if isinstance(found, str) and _A_LINK.match(found):
+        hint = ", which Kubernetes sets for a Service of this name; enableServiceLinks: false keeps it away"
+    return f"{PREFIX}{name.upper()}: expected {_EXPECTED[name]}, got {text}{hint}"
+
+
+def _shown(value: object) -> str:
+    """A wrong value as its setter sees it: not more of it than a line holds."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _empty(given: Mapping[str, str]) -> Iterator[str]:
+    """A path that is empty would be the folder of the moment."""
+    return (_problem(name, "") for name in Settings.model_fields if given.get(name.upper()) == "")
+
+
+def _wrong_folders(given: Mapping[str, str]) -> Iterator[str]:
+    for name in _FOLDERS:
+        value = given.get(name.upper(), "")
+        why = why_no_folder(Path(value)) if value else None
+        if why is not None:
+            yield f"{_problem(name, value)}, {why}"
+
+
+def why_no_folder(path: Path) -> str | None:
+    """Why a path is no folder that can be listed; None where it is one, or does not tell in time."""
+    found: list[str] = []
+
+    def look() -> None:
+        try:
+            next(path.iterdir(), None)
+        except NotADirectoryError:
+            found.append("which is a file")
+        except FileNotFoundError:
+            found.append("which is not there")
+        except OSError as error:
+            found.append(f"which cannot be read: {error.strerror}")
+
+    # A store that hangs is not for the start to wait for: the service says that it is not ready, and why.
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(_PATIENCE_S)
+    return found[0] if found else None
+
+
+def _unknown(given: Mapping[str, str]) -> Iterator[str]:
+    """A sentence on each variable that sets nothing; without its value, which may be anybody's secret."""
+    known = [name.upper() for name in Settings.model_fields]
+    for name in sorted(given):
+        if name in known or name in OF_COMPOSE or _OF_KUBERNETES.fullmatch(name):
+            continue
+        (close, *_) = difflib.get_close_matches(name, known, n=1) or [""]
+        yield f"{PREFIX}{name}: there is no such setting" + (f"; is {PREFIX}{close} meant?" if close else "")

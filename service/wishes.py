@@ -23,14 +23,24 @@ class Wishes:
         Args:
             key: what is wished; the same one that waits already, and has not begun, stands for this one too.
             work: does it.
+
+        Raises:
+            RuntimeError: there is no thread to do it; nothing waits.
         """
         with self._lock:
             if key not in self._waiting:
                 self._waiting[key] = work, Future()
             if not self._is_at_work:
-                self._is_at_work = True
-                threading.Thread(target=self._work, name="wishes", daemon=True).start()
+                self._begin(key)
             return self._waiting[key][1]
+
+    def _begin(self, key: Hashable) -> None:
+        try:
+            threading.Thread(target=self._work, name="wishes", daemon=True).start()
+        except RuntimeError:  # there is no thread to be had, and the next wish may get one
+            del self._waiting[key]
+            raise
+        self._is_at_work = True
 
     def _work(self) -> None:
         while (wish := self._next()) is not None:

@@ -113,7 +113,7 @@ def browser(folder: Path) -> Iterator[Browser]:
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
         why = "needs Chromium (Debian: apt-get install chromium)"
-        if os.environ.get("NELBO_REQUIRE_TOOLS") == "1":
+        if os.environ.get("REQUIRE_TOOLS") == "1":
             pytest.fail(why)
         pytest.skip(why)
     theirs_in, commands = os.pipe()

@@ -11,6 +11,7 @@ from nelbo.trust import read_trust
 from service.live import Live
 from service.metrics import OUTCOMES, REASONS, STAGES, Metrics
 from service.settings import PREFIX, Settings
+from tests import reliability
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -88,6 +89,18 @@ def leads_somewhere(page: Path, target: str) -> bool:
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", text(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_each_fault_has_tests_that_are_there() -> None:
+    page = text(reliability.PAGE)
+    faults, targets = reliability.faults(page), reliability.targets(page)
+    assert len(faults) >= 30
+    assert [fault for fault, tests in faults.items() if not tests] == []
+    assert {test: path for test, path in targets.items() if not test.startswith(f"{path}::")} == {}
+    missing = [
+        test for test in targets if not re.search(rf"def {test.partition('::')[2]}\(", text(ROOT / targets[test]))
+    ]
+    assert missing == []
 
 
 def test_a_link_to_nowhere_is_noticed() -> None:

@@ -10,6 +10,6 @@ def program(name: str, how: str) -> str:
     if found is not None:
         return found
     missing = f"{name} is not installed; on Debian: {how}"
-    if os.environ.get("NELBO_REQUIRE_TOOLS") == "1":
+    if os.environ.get("REQUIRE_TOOLS") == "1":
         pytest.fail(missing)
     pytest.skip(missing)

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.bundles import PUMPS, odd_record
+from tests.bundles import PUMPS, VERSION, odd_record, write_tiny_bundle
 from tests.corpus import corpus
 from tests.fuzz.targets import FILES, OPEN, PLAIN
+from tests.hostile import READ
 
 FOUND = Path(__file__).parent / "found"  # an input a file, in a folder a target
 _LONGEST = 4_000  # bytes of a seed; longer ones make fuzzing slow. Chosen
@@ -99,6 +101,18 @@ def _bundles() -> list[bytes]:
     return [bytes([place]) + files[name][:_LONGEST] for place, name in enumerate(FILES)]
 
 
+def _graphs() -> list[bytes]:
+    """A good graph and the hostile ones, as far as they are short."""
+    found = []
+    for hostile in READ.values():
+        with TemporaryDirectory() as folder:
+            hostile.make(write_tiny_bundle(Path(folder)))
+            path = Path(folder) / "pumps" / VERSION / "score.onnx"
+            if path.is_file() and path.stat().st_size <= _LONGEST:
+                found.append(path.read_bytes())
+    return sorted(set(found))
+
+
 _MADE = {
     "records": _records,
     "lines": _lines,
@@ -110,4 +124,5 @@ _MADE = {
     "protocol": _protocol,
     "schema": _schemas,
     "bundle": _bundles,
+    "graph": _graphs,
 }

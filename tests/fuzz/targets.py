@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 from pyarrow import ipc
 
+from nelbo.admission import _MODEL, admit
 from nelbo.buffers import read_arrow, read_csv
 from nelbo.bundle import MANIFEST, read_bundle, sha256
 from nelbo.errors import BodyError, BundleError, NelboError, NotJsonError, RecordError, SchemaError
 from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema, parse_schema
 from nelbo.store import Store
+from nelbo.wire import read
 from service.answer import answer
 from service.forms import ARROW, CSV, FORMS, NDJSON
 from service.live import Live
@@ -369,6 +372,32 @@ def bundle(data: bytes) -> None:
             (folder / file).write_bytes(files[file])
 
 
+def graph(data: bytes) -> None:
+    """What is admitted is what ONNX's own reader finds in the same bytes, no more and no less."""
+    try:
+        admit(data)
+    except BundleError:
+        return
+    ours, theirs = read(memoryview(data), _MODEL), ModelProto.FromString(data)
+    opsets = [(opset["domain"] or "", opset["version"] or 0) for opset in ours["opsets"]]
+    assert opsets == [(opset.domain, opset.version) for opset in theirs.opset_import]
+    assert [*theirs.functions, *theirs.training_info, *theirs.graph.sparse_initializer] == []
+    nodes = ours["graph"]["nodes"]
+    calls = [(node["operator"], node["domain"] or "", node["inputs"], node["outputs"]) for node in nodes]
+    assert calls == [(node.op_type, node.domain, [*node.input], [*node.output]) for node in theirs.graph.node]
+    attributes = [_attribute(of) for node in nodes for of in node["attributes"]]
+    assert attributes == [
+        (of.name, of.type, of.i, [*of.ints], of.t.raw_data) for node in theirs.graph.node for of in node.attribute
+    ]
+    constants = [(one["name"], one["dims"], one["type"], one["raw"] or b"") for one in ours["graph"]["constants"]]
+    assert constants == [(one.name, [*one.dims], one.data_type, one.raw_data) for one in theirs.graph.initializer]
+    assert not any(one.external_data or one.data_location for one in theirs.graph.initializer)
+
+
+def _attribute(of: dict[str, Any]) -> tuple[str, int, int, list[int], bytes]:
+    return of["name"] or "", of["type"] or 0, of["i"] or 0, of["ints"], (of["t"] or {}).get("raw") or b""
+
+
 def _sealed(files: dict[str, bytes], name: str, before: bytes) -> bytes:
     """The manifest with the digests that its files have now."""
     text = files[MANIFEST]
@@ -384,5 +413,5 @@ def _sealed(files: dict[str, bytes], name: str, before: bytes) -> bytes:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (records, lines, objects, csv, arrow, query, request, protocol, schema, bundle)
+    for target in (records, lines, objects, csv, arrow, query, request, protocol, schema, bundle, graph)
 }

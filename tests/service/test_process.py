@@ -111,6 +111,15 @@ def test_a_host_that_is_not_ours_is_told_in_a_sentence(models: Path) -> None:
     assert found.stderr.startswith("cannot listen on 192.0.2.1 port 0: ")
 
 
+@pytest.mark.parametrize("host", ["http://x", "999.1.1.1", "a..b", "x" * 300])
+def test_a_host_that_is_no_address_is_told_in_a_sentence(host: str, models: Path) -> None:
+    found = run("-m", "service", MODELS=models, HOST=host, PORT=0)
+    assert (found.returncode, found.stderr) == (
+        2,
+        f"cannot listen on {host[:80]} port 0: there is no such address; NELBO_HOST and NELBO_PORT change it\n",
+    )
+
+
 def test_a_body_that_is_too_long_is_refused_before_it_is_sent(start: Start) -> None:
     _, port = start()
     found = raw(port, HEAD + b"content-length: 99000000000\r\n\r\n")
