@@ -18,10 +18,10 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nelbo.admission import admit
+from nelbo.bounds import first_fault, too_much
 from nelbo.calibration import CalibrationFile, parse_calibration
 from nelbo.drift import Reference, misfit, parse_reference
 from nelbo.errors import BundleError, SchemaError
-from nelbo.faults import first_fault, too_much
 from nelbo.folder import Folder, opened
 from nelbo.schema import Schema, parse_schema
 
@@ -36,7 +36,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 NEEDED = ("schema.json", "score.onnx", "calibration.json", "reference.json", "golden.ndjson")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial-"  # what is not finished begins so: a folder of an export, a file; nothing reads it
 _ZEROS = "0" * 64
@@ -289,7 +289,7 @@ def _parse_manifest(text: bytes, folder: Path) -> Manifest:
     except ValidationError as error:
         place, detail = first_fault(error)
         raise BundleError(f"bundle {folder}: {MANIFEST}: {place}: {detail}") from error
-    if _VERSION.fullmatch(manifest.version) is None:
+    if VERSION.fullmatch(manifest.version) is None:
         raise BundleError(f"bundle {folder}: {MANIFEST}: '{manifest.version}' is not a version")
     if _DIGEST.fullmatch(manifest.digest) is None or _own_digest(text, manifest.digest) != manifest.digest:
         raise BundleError(f"bundle {folder}: {MANIFEST} does not match its own digest; it was changed after export")

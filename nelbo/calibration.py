@@ -4,6 +4,7 @@ Three statistics are calibrated: `score`, `elbo` and `reconstruction_error`. Her
 way, higher = more anomalous; whoever hands over an ELBO hands over its negative.
 """
 
+from datetime import datetime
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -12,11 +13,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from nelbo.bounds import Many, first_fault
 from nelbo.errors import BundleError, CalibrationError
 from nelbo.extremes import Tail
-from nelbo.faults import Many, first_fault
 from nelbo.intervals import Interval
 from nelbo.segments import Segments
 
@@ -274,6 +275,13 @@ class CalibrationFile(BaseModel):
     tails: dict[StatisticName, Tail] = {}
     segments: Segments | None = None
     intervals: dict[str, Interval] = {}
+
+    @field_validator("created")
+    @classmethod
+    def _is_a_moment(cls, created: str) -> str:
+        if datetime.fromisoformat(created).tzinfo is None:  # its age could not be told
+            raise ValueError(f"'{created}' is a time without an offset from UTC")
+        return created
 
     @model_validator(mode="after")
     def _has_every_statistic(self) -> "CalibrationFile":

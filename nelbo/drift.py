@@ -6,11 +6,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
 
+from nelbo.bounds import Many, first_fault
 from nelbo.errors import BundleError
-from nelbo.faults import Many, first_fault
 from nelbo.records import Batch
 from nelbo.schema import Column, Schema
 
+_MOST_RECORDS = 2**53  # whole numbers that floats tell apart, as counts become ones
 _N_BINS = 20  # chosen; the usual number for a population stability index is 10 to 20
 
 
@@ -79,6 +80,8 @@ def parse_reference(text: bytes, source: str) -> Reference:
 
 def misfit(reference: Reference, schema: Schema) -> str | None:
     """Why a reference is not one of this schema's records; None if it is."""
+    if not 0 < reference.n_records <= _MOST_RECORDS:
+        return f"expected 1 to {_MOST_RECORDS} records"
     if list(reference.fields) != [field.name for field in schema.fields]:
         return "was made for other fields than schema.json has"
     for field in schema.fields:
@@ -88,4 +91,6 @@ def misfit(reference: Reference, schema: Schema) -> str | None:
         is_ascending = all(low < high for low, high in pairwise(sketch.edges))
         if len(sketch.counts) != n_counts or len(sketch.edges) != n or not is_ascending:
             return f"field '{field.name}': expected {n_counts} counts, and edges that ascend"
+        if sum(sketch.counts) + sketch.missing != reference.n_records:
+            return f"field '{field.name}' counts other than the {reference.n_records} records of n_records"
     return None

@@ -25,7 +25,7 @@ _SHOWN = 60  # characters of a name or a wrong value that an error repeats
 _LONGEST = 1_000  # characters of a text that quotes a stranger's file; chosen, longer than any of ours
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """A text that quotes a stranger's file, as one line of bounded length that moves no terminal's cursor."""
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
@@ -99,7 +99,7 @@ class BundleError(NelboError):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
+        super().__init__(one_line(text))
 
 
 class TrustError(NelboError):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from nelbo.faults import Many
+from nelbo.bounds import Many
 
 Scores = NDArray[np.float64]  # as in `nelbo.calibration`, which stands on this module
 

@@ -1,4 +1,4 @@
-"""The files of a bundle's folder: each opened once, as what it is, and read to a bound."""
+"""The files of a folder in the store: each opened once, as what it is, and read to a bound."""
 
 import errno
 import os
@@ -12,8 +12,12 @@ from nelbo.errors import BundleError
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["Folder"]:
+def opened(path: Path, what: str = "bundle") -> Iterator["Folder"]:
     """The folder at a path, which may be a symbolic link, as where another program switches versions by one.
+
+    Args:
+        path: of the folder.
+        what: it is, in a word, for errors.
 
     Raises:
         BundleError: there is none.
@@ -21,9 +25,9 @@ def opened(path: Path) -> Iterator["Folder"]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise BundleError(f"bundle {path}: cannot be opened: {error.strerror}") from error
+        raise BundleError(f"{what} {path}: cannot be opened: {error.strerror}") from error
     try:
-        yield Folder(path, descriptor)
+        yield Folder(path, descriptor, what)
     finally:
         os.close(descriptor)
 
@@ -35,10 +39,12 @@ class Folder:
     Args:
         path: to name it by.
         descriptor: of it, open.
+        what: it is, in a word, for errors.
     """
 
     path: Path
     descriptor: int
+    what: str = "bundle"
 
     def read(self, name: str, most: int) -> bytes:
         """A file's bytes.
@@ -54,7 +60,7 @@ class Folder:
 
     def read_if_there(self, name: str, most: int, *, is_needed: bool = False) -> bytes | None:
         """The same; None where there is none."""
-        where = f"bundle {self.path}: {name}"
+        where = f"{self.what} {self.path}: {name}"
         # A link to elsewhere is not opened; a pipe, without waiting for its other end.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from nelbo.faults import Many
+from nelbo.bounds import Many
 
 Numbers = NDArray[np.float64]
 

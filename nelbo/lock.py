@@ -33,10 +33,11 @@ def locked(folder: Path, patience_s: float = _PATIENCE_S) -> Iterator[None]:
 
 
 def _opened(path: Path) -> int:
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no file is made elsewhere, and no pipe waited for
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
     except PermissionError:  # made by somebody else, who may share the folder and not the file
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | flags)
 
 
 def _take(descriptor: int, deadline: float) -> None:

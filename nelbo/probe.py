@@ -1,6 +1,7 @@
 """The probe: a bundle's graph is run in a process of its own, under limits, before the one that serves loads it."""
 
 import contextlib
+import errno
 import hashlib
 import signal
 import threading
@@ -70,9 +71,13 @@ class Probe:
         with self._lock:
             if seen in _held:
                 return
-            problem = self._problem(bundle.graph, feed)
+            where = f"bundle '{bundle.label}': score.onnx: the probe"
+            try:
+                problem = self._problem(bundle.graph, feed)
+            except OSError as error:  # which says nothing of the bundle
+                raise BundleError(f"{where} could not be started: {error.strerror}") from error
             if problem is not None:
-                raise BundleError(f"bundle '{bundle.label}': score.onnx: the probe {problem}")
+                raise BundleError(f"{where} {problem}")
             _held.add(seen)
 
     def close(self) -> None:
@@ -84,18 +89,13 @@ class Probe:
 
     def _problem(self, graph: bytes, feed: Mapping[str, NDArray[Any]]) -> str | None:
         """What became of the graph, if it was not well."""
-        try:
-            process, self._process = self._process or trial.start(), None
-        except OSError as error:
-            return f"could not be started: {error.strerror}"
+        process, self._process = self._process or trial.start(), None
         try:
             with self._limited(process) as is_late:
                 _send(process, self._task(graph, feed), feed, graph)
                 answer = _answer(process)
                 _end(process)
                 return _verdict(answer, process.wait(), self._limits, is_late=is_late.is_set())
-        except RuntimeError as error:  # no more threads: its time could not be limited
-            return f"could not be started: {error}"
         finally:
             _end(process)
 
@@ -110,7 +110,10 @@ class Probe:
 
         late = threading.Timer(self._limits.wall_s, end)
         late.daemon = True
-        late.start()
+        try:
+            late.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error  # its time could not be limited
         try:
             yield is_late
         finally:

@@ -1,18 +1,22 @@
 """A version that becomes the live one: checked first, as whoever serves it would."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nelbo.bundle import Bundle, read_bundle
+from nelbo.bundle import read_bundle
 from nelbo.changes import changes, refuse_changes
 from nelbo.errors import BundleError, SchemaError, StoreError
+from nelbo.folder import opened
 from nelbo.probe import Probe
-from nelbo.schema import Schema, read_schema
+from nelbo.schema import Schema, parse_schema
 from nelbo.scoring import Scorer
 from nelbo.store import LIVE, PREVIOUS, Store
 
 if TYPE_CHECKING:
     from nelbo.trust import Trust
+
+_MOST_BYTES = 16 * 2**20  # of a schema, as of one in a bundle that is read
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def promote(
         StoreWriteError: the store cannot be changed; the live version is the one that was.
     """
     folder = store.folder(name, version)
-    bundle = _verified(store, name, folder.name, trust)
+    bundle = verified(folder, name, trust, Probe()).bundle
     before = store.aliases(name).get(LIVE)
     if not force:
         refuse_other_schema(store, name, folder.name, bundle.schema)
@@ -83,16 +87,29 @@ def refuse_other_schema(store: Store, name: str, version: str, schema: Schema) -
     """
     try:
         live = store.live(name)
-        served = read_schema(live / "schema.json")
-    except (StoreError, SchemaError):
+        with opened(live) as inside:
+            served = parse_schema(inside.read("schema.json", _MOST_BYTES), f"bundle {live}: schema.json")
+    except (StoreError, BundleError, SchemaError):
         return
     refuse_changes(f"{name}@{version}", changes(served, schema), f"{name}@{live.name}")
 
 
-def _verified(store: Store, name: str, version: str, trust: "Trust | None") -> Bundle:
-    bundle = read_bundle(store.root / name / version, trust)
-    if (bundle.name, bundle.version) != (name, version):
-        raise BundleError(f"bundle '{name}@{version}': the manifest says it is '{bundle.label}'")
-    Probe().check(bundle)
-    Scorer(bundle).replay()
-    return bundle
+def verified(folder: Path, name: str, trust: "Trust | None", probe: Probe) -> Scorer:
+    """A scorer of a version in a store: read and verified, its graph probed, golden records replayed.
+
+    Args:
+        folder: of the version, called as it.
+        name: what the store calls the model.
+        trust: whose bundles it may be; None for anybody's.
+        probe: what the graph must pass first.
+
+    Raises:
+        BundleError: it is damaged, another model or version than its place says, or scores differently here.
+    """
+    bundle = read_bundle(folder, trust)
+    if (bundle.name, bundle.version) != (name, folder.name):
+        raise BundleError(f"bundle '{name}@{folder.name}': the manifest says it is '{bundle.label}'")
+    probe.check(bundle)
+    scorer = Scorer(bundle)
+    scorer.replay()
+    return scorer

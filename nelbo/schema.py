@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from nelbo.bounds import Many, first_fault
 from nelbo.errors import SchemaError
-from nelbo.faults import Many, first_fault
 
 Role = Literal["field", "id", "time", "segment", "label", "ignored"]
 Kind = Literal["numeric", "categorical", "boolean", "timestamp"]

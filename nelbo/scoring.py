@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nelbo.admission import INPUTS, OUTPUTS
 from nelbo.bundle import Bundle
-from nelbo.calibration import SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
+from nelbo.calibration import EVIDENCE, SCORE_TOLERANCE, STATISTICS, Combination, Scores, StatisticName
 from nelbo.decision import Decider, Decision
 from nelbo.errors import BundleError, CalibrationError, RecordError
 from nelbo.records import Batch, RecordDecoder
@@ -22,6 +22,7 @@ from nelbo.session import open_session
 CHUNK = 256
 
 # Golden records may have been scored on another processor: float32 kernels differ by more than batches do.
+_MOST_LATENTS = 1_024  # as many as a fit can be told to have
 _REPLAY_TOLERANCE = 10 * SCORE_TOLERANCE
 
 
@@ -81,9 +82,6 @@ class Graph:
         joined = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         *nats, numbers, codes, latents = joined
         contributions, kl, evidence = (part.astype(np.float64) for part in nats)
-        widths = [len(self.schema.fields), len(self.schema.numbers), len(self.schema.codes)]
-        if [part.shape for part in (contributions, numbers, codes)] != [(n, width) for width in widths]:
-            raise BundleError(f"{self._label}: score.onnx answers for other fields than schema.json has")
         return Outputs(contributions, kl, evidence, numbers, codes, latents)
 
     def _nothing_hidden(self, n: int) -> NDArray[np.bool_]:
@@ -96,9 +94,23 @@ class Graph:
     ) -> list[NDArray[Any]]:
         feed = {"numbers": numbers, "codes": codes, "hidden": hidden}
         try:
-            return list(self._session.run(list(OUTPUTS), {k: v for k, v in feed.items() if k in self._inputs}))
+            found = list(self._session.run(list(OUTPUTS), {k: v for k, v in feed.items() if k in self._inputs}))
         except Exception as error:  # as above
             raise BundleError(f"{self._label}: score.onnx cannot be run: {error}") from error
+        self._expect_shapes(found, len(numbers))
+        return found
+
+    def _expect_shapes(self, found: list[NDArray[Any]], n: int) -> None:
+        """Refuses outputs wider than they mean: the probe sees a chunk of records, a request puts many together."""
+        contributions, kl, evidence, *expected, latents = found
+        widths = [len(self.schema.fields), len(self.schema.numbers), len(self.schema.codes)]
+        if [part.shape for part in (contributions, *expected)] != [(n, width) for width in widths]:
+            raise BundleError(f"{self._label}: score.onnx answers for other fields than schema.json has")
+        for part, most in ((kl, _MOST_LATENTS), (evidence, len(EVIDENCE)), (latents, _MOST_LATENTS)):
+            if part.ndim != 2 or len(part) != n or part.shape[1] > most:
+                raise BundleError(
+                    f"{self._label}: score.onnx: expected outputs of {n} records by at most {most}, got {part.shape}"
+                )
 
 
 def _refuse_other_interface(label: str, inputs: set[str], outputs: set[str]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from nelbo.faults import Many
+from nelbo.bounds import Many
 from nelbo.schema import Category, Schema
 
 Numbers = NDArray[np.intp]

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nelbo.bounds import first_fault
 from nelbo.errors import BundleError, TrustError
-from nelbo.faults import first_fault
 
 _RAW = serialization.Encoding.Raw, serialization.PublicFormat.Raw
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from nelbo.bundle import MANIFEST, NAME, replace_file, sync_folder
-from nelbo.errors import StoreError, StoreWriteError, UnknownVersionError
+from nelbo.bundle import MANIFEST, NAME, VERSION, replace_file, sync_folder
+from nelbo.errors import BundleError, StoreError, StoreWriteError, UnknownVersionError
+from nelbo.folder import opened
 from nelbo.lock import locked
 
 ALIASES = "aliases.json"
 LIVE, PREVIOUS = "live", "previous"
+_MOST_BYTES = 1 << 20  # of the aliases; nelbo writes some hundred
 _REMOVED = ".removed-"  # a version on its way out; nothing reads it
 
 
@@ -46,7 +48,7 @@ class Store:
             return True
 
     def versions(self, name: str) -> list[str]:
-        """A model's versions, oldest first; unfinished exports are none.
+        """A model's versions, oldest first; unfinished exports are none, nor is what no version may be called.
 
         Raises:
             StoreError: they cannot be read.
@@ -59,7 +61,7 @@ class Store:
     def _versions(self, name: str) -> Iterator[str]:
         folder = self.root / name
         if NAME.fullmatch(name) is not None and folder.is_dir():
-            entries = (path for path in folder.iterdir() if not path.name.startswith("."))
+            entries = (path for path in folder.iterdir() if VERSION.fullmatch(path.name))
             yield from (path.name for path in entries if (path / MANIFEST).is_file())
 
     def aliases(self, name: str) -> dict[str, str]:
@@ -68,15 +70,25 @@ class Store:
         Raises:
             StoreError: the file is there and cannot be read.
         """
-        path = self.root / name / ALIASES
-        if path.exists() and not path.is_file():  # a pipe would keep us waiting
-            raise StoreError(f"{path}: expected a file")
+        text = self.aliases_text(name)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from error
+            return {} if text is None else msgspec.json.decode(text, type=dict[str, str])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreError(f"{self.root / name / ALIASES}: cannot be read: {error}") from error
+
+    def aliases_text(self, name: str) -> bytes | None:
+        """The file that aliases are read from; None where there is none.
+
+        Raises:
+            StoreError: it is there and cannot be read; no pipe is waited for, and no link followed.
+        """
+        try:
+            with opened(self.root / name, "model") as folder:
+                return folder.read_if_there(ALIASES, _MOST_BYTES)
+        except BundleError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise StoreError(str(error)) from error.__cause__
 
     def live(self, name: str) -> Path:
         """The folder of a model's live version, or of its newest where no alias says.
@@ -104,11 +116,11 @@ class Store:
 
         Raises:
             UnknownVersionError: there is none; the text lists what there is.
+            StoreError: that cannot be told.
         """
         versions = self.versions(name)
         if not versions:
-            known = ", ".join(self.names()) or "none"
-            raise UnknownVersionError(f"no model '{name}' in {self.root}; there: {known}")
+            raise UnknownVersionError(f"no model '{name}' in {self.root}; there: {self._known()}")
         aliases = self.aliases(name)
         if version == PREVIOUS and PREVIOUS not in aliases:
             raise UnknownVersionError(f"model '{name}' in {self.root} has no previous version to go back to")
@@ -119,6 +131,12 @@ class Store:
                 + (f"; aliases: {', '.join(sorted(aliases))}" if aliases else "")
             )
         return self.root / name / wanted
+
+    def _known(self) -> str:
+        try:
+            return ", ".join(self.names()) or "none"
+        except OSError as error:
+            raise StoreError(f"{self.root}: cannot be read: {error.strerror}") from error
 
     # --- changing -------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope as Asgi
 
 from service import logs
-from service.body import Headers
+from service.body import Headers, declared_length
 from service.keyring import Holder, KeyRing
 from service.keys import SCOPES, Scope
 from service.problems import Kind, ProblemError
@@ -153,5 +153,5 @@ def _refusal(why: str, headers: Headers) -> dict[str, str]:
 
 
 def _is_long(headers: Headers) -> bool:
-    length = headers.get(b"content-length", b"0")
-    return b"transfer-encoding" in headers or not length.isdigit() or int(length) > _CLOSE_BYTES
+    length = declared_length(headers) if b"content-length" in headers else 0
+    return b"transfer-encoding" in headers or length is None or length > _CLOSE_BYTES

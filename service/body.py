@@ -56,6 +56,13 @@ def headers_of(scope: Scope) -> Headers:
     return found
 
 
+def declared_length(headers: Headers) -> int | None:
+    """Bytes that a body is declared to have, of gigantic ones only about; None where no number says it."""
+    text = headers.get(b"content-length", b"")
+    # Zeros may stand before it, any number of them; `int` refuses more than some thousand digits.
+    return int(text.lstrip(b"0")[:20] or b"0") if text.isdigit() else None
+
+
 class Bodies:
     """Reads request bodies: each may be only so long, and all that are still coming only so long together.
 
@@ -83,9 +90,9 @@ class Bodies:
             ProblemError: it is longer, or has to give way; the connection closes, since the rest of it stays unread.
             ClientDisconnect: the client went away before its body was whole.
         """
-        declared = headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > self._max_bytes:
-            raise _too_large(self._max_bytes, declared.decode())
+        declared = declared_length(headers)
+        if declared is not None and declared > self._max_bytes:
+            raise _too_large(self._max_bytes, str(declared))
         body, more = await _next(receive)
         if len(body) > self._max_bytes:
             raise _too_large(self._max_bytes, "more")

@@ -46,12 +46,17 @@ class KeyRing:
         self._holders: dict[bytes, Holder] = {}
         self._seen = self._stamp()
         self._stopping = threading.Event()
-        self.is_current = True  # whether the keys are those that the file holds
+        self._problem: str | None = None
         if self._seen is not None:
             self._holders = _by_id(read_keys(path))
 
     def __len__(self) -> int:
         return len(self._holders)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the keys are those that the file holds."""
+        return self._problem is None
 
     def holder(self, key: bytes) -> Holder | None:
         """Whose key it is; None where it is unknown, revoked or expired.
@@ -63,18 +68,22 @@ class KeyRing:
         return known if is_theirs and self._clock() < known.expires_at else None
 
     def refresh(self) -> None:
-        """Reads the file if it has changed; where that fails, the keys of before go on."""
+        """Reads the file if it has changed; where that fails, the keys of before go on until it can be read.
+
+        It is tried again though the file stays the same: a file system may have failed, or descriptors been short.
+        """
         stamp = self._stamp()
-        if stamp == self._seen:
+        if stamp == self._seen and self.is_current:
             return
-        self._seen = stamp
+        is_news, self._seen = stamp != self._seen, stamp
         try:
             self._holders = _by_id(read_keys(self._path))
         except KeysError as error:
-            self.is_current = False
-            logs.event("keys not read", level=logging.ERROR, reason=str(error), n_keys=len(self._holders))
+            is_news, self._problem = is_news or str(error) != self._problem, str(error)
+            if is_news:
+                logs.event("keys not read", level=logging.ERROR, reason=str(error), n_keys=len(self._holders))
         else:
-            self.is_current = True
+            self._problem = None
             logs.event("keys read", n_keys=len(self._holders))
 
     def watch(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from nelbo.errors import NelboError, SchemaChangedError, StoreWriteError
+from nelbo.errors import NelboError, SchemaChangedError, StoreError
 from nelbo.records import shown
 from nelbo.store import PREVIOUS
 from service import logs
@@ -79,7 +79,7 @@ class Lifecycle:
             return _serving(swap)
         try:
             return _serving(swap, self._live.store.prune(name, self._keep))
-        except StoreWriteError as error:  # which does not undo the promotion
+        except StoreError as error:  # which does not undo the promotion
             logs.event("old versions not removed", level=logging.WARNING, model=name, reason=str(error))
             found = _serving(swap)
             return msgspec.structs.replace(found, detail=f"{found.detail}; {self._live.said(str(error))}")

@@ -189,13 +189,13 @@ class Live:
 
     def _list(self) -> list[str]:
         """The models of the store, which become known; none where it cannot be read."""
-        try:
-            names = self.store.names()
-        except OSError as error:
-            self._note_unlisted(f"{self.store.root}: cannot be read: {error.strerror}")
-            return []
-        self._unlisted = None
-        with self._loading:
+        with self._loading:  # or a model that is loaded meanwhile for being new would be taken for one that is gone
+            try:
+                names = self.store.names()
+            except OSError as error:
+                self._note_unlisted(f"{self.store.root}: cannot be read: {error.strerror}")
+                return []
+            self._unlisted = None
             gone = {name: state for name, state in self._states.items() if name not in names}
             kept = {name: _orphaned(name, state) for name, state in gone.items() if state.scorer is not None}
             self._states = {name: self._states.get(name, ModelState()) for name in names} | kept
@@ -219,7 +219,8 @@ class Live:
             with suppress(NelboError):
                 folder = self.store.live(name)
                 marks = marks.at(folder)
-                if read_manifest(folder, self._trust).digest == state.scorer.bundle.digest:
+                served = state.scorer.bundle
+                if (folder.name, read_manifest(folder, self._trust).digest) == (served.version, served.digest):
                     self._marks[name] = marks
                     return
         self.load(name)

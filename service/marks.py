@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nelbo.bundle import NAME
-from nelbo.store import ALIASES, Store
+from nelbo.errors import StoreError
+from nelbo.store import Store
 
 _Mark = tuple[int, int, int, int]  # of a file or folder: inode, bytes, when it and its entry last changed
 
@@ -35,8 +36,7 @@ def marks_of(store: Store, name: str) -> Marks:
     """How a model's files are now, before it is known which version is live; any other text has no files."""
     if NAME.fullmatch(name) is None:
         return Marks(None, None)
-    folder = store.root / name
-    return Marks(_mark(folder), _bytes(folder / ALIASES))
+    return Marks(_mark(store.root / name), _aliases(store, name))
 
 
 def differ(marks: Marks, store: Store, name: str) -> bool:
@@ -60,8 +60,8 @@ def _mark(path: Path) -> _Mark | None:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _bytes(path: Path) -> bytes | None:
+def _aliases(store: Store, name: str) -> bytes | None:
     try:
-        return path.read_bytes()
-    except OSError:
+        return store.aliases_text(name)
+    except StoreError:
         return None

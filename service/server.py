@@ -78,8 +78,9 @@ class Server(uvicorn.Server):
         if self._live.is_stopping and not self._has_told:
             self._has_told = True  # not by the signal's handler, which may have come while a line was written
             logs.event("stopping", drain_s=0 if self.should_exit else self._drain_s)
-        is_drained = self._drained_at is not None and time.monotonic() >= self._drained_at
-        return await super().on_tick(counter) or is_drained
+        if self._drained_at is not None and time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The second phase."""

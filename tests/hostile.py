@@ -276,6 +276,19 @@ def _allocation_by_records(model: ModelProto) -> None:
     added_to_kl(model, "sum")
 
 
+def _wide_output(model: ModelProto) -> None:
+    """Of a chunk of records 20 MB, of a request of 10,000 some 800."""
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["narrow" if name == "latents" else name for name in names]
+    add_constant(model, "row", np.zeros((1, 20_000)), np.float32)
+    add_constant(model, "along", [1])
+    model.graph.node.append(helper.make_node("ReduceSum", ["narrow", "along"], ["column"], keepdims=1))
+    model.graph.node.append(helper.make_node("Add", ["column", "row"], ["latents"]))
+    (latents,) = (output for output in model.graph.output if output.name == "latents")
+    latents.type.tensor_type.shape.dim[1].dim_value = 20_000
+
+
 def _endless(model: ModelProto) -> None:
     """Five thousand products of large matrices."""
     add_constant(model, "m", np.full((1000, 1000), 1e-3), np.float32)
@@ -509,6 +522,24 @@ READ: dict[str, Hostile] = {
         edited("calibration.json", lambda c: c.update(scores={"score": [], "elbo": [], "reconstruction_error": []})),
         "calibration.json",
     ),
+    "a calibration of no time": Hostile(
+        edited("calibration.json", lambda c: c.update(created="yesterday")), "calibration.json: created: "
+    ),
+    "a calibration of a time of nowhere": Hostile(
+        edited("calibration.json", lambda c: c.update(created="2026-01-01T00:00:00")),
+        "calibration.json: created: '2026-01-01T00:00:00' is a time without an offset",
+    ),
+    "a reference of more records than numbers tell apart": Hostile(
+        edited("reference.json", lambda r: r.update(n_records=10**400)),
+        "reference.json: expected 1 to 9007199254740992",
+    ),
+    "a reference of no record": Hostile(
+        edited("reference.json", lambda r: r.update(n_records=0)), "reference.json: expected 1 to 9007199254740992"
+    ),
+    "a reference that misses more records than there are": Hostile(
+        edited("reference.json", lambda r: r["fields"]["rpm"].update(missing=401)),
+        "reference.json: field 'rpm' counts other than the 400 records",
+    ),
     "a reference of negative counts": Hostile(
         edited("reference.json", lambda r: r["fields"]["pressure"].update(counts=[-1] * 21)), "reference.json"
     ),
@@ -527,6 +558,7 @@ REPLAYED: dict[str, Hostile] = {
     "a division by zero": Hostile(graph(_division_by_zero), "golden records: "),
     "other weights": Hostile(graph(_other_weights), "golden record 0 no longer gets its "),
     "golden records of other fields": Hostile(file("golden.ndjson", _GOLDEN), "golden record 0"),
+    "an output that is wide": Hostile(graph(_wide_output), "expected outputs of 4 records by at most 1024"),
 }
 
 ALL = READ | PROBED | REPLAYED

@@ -140,6 +140,11 @@ def cases() -> list[Case]:
             f"{too_large}16777217",
         ),
         Case(
+            "a length behind thousands of zeros",
+            _head(b"content-length: %b%d\r\n" % (b"0" * 5_000, len(_ONE))) + _ONE,
+            200,
+        ),
+        Case(
             "chunks of one byte too many",
             _head(_CHUNKED) + _chunk(b" " * (16 * 2**20 + 1)),
             413,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nelbo.bundle import MANIFEST, NEEDED, check_name, new_version, read_bundle, replace_file, sha256, write_bundle
-from nelbo.errors import BundleError, printable
+from nelbo.errors import BundleError, one_line
 from tests.bundles import VERSION, write_tiny_bundle
 from tests.hostile import replaced, resealed
 
@@ -197,7 +197,7 @@ def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(BundleError) as info:
         check_name(name)
     assert str(info.value) == (
-        f"'{printable(name)}' is not a model name: expected 1 to 63 of a-z 0-9 . _ -, a letter or digit first"
+        f"'{one_line(name)}' is not a model name: expected 1 to 63 of a-z 0-9 . _ -, a letter or digit first"
     )
 
 

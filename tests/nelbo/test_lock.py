@@ -40,3 +40,11 @@ def test_a_folder_is_held_against_other_processes_and_a_killed_one_lets_go(tmp_p
 def test_a_folder_that_is_not_there_cannot_be_held(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), locked(tmp_path / "none"):
         pass
+
+
+def test_a_lock_that_is_a_link_makes_no_file_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "pumps").mkdir()
+    (tmp_path / "pumps" / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "pumps"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

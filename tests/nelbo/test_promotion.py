@@ -1,4 +1,6 @@
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,16 @@ def test_another_schema_becomes_live_only_where_it_is_forced(tmp_path: Path) -> 
 def test_a_live_version_that_cannot_be_read_keeps_no_other_from_its_place(tmp_path: Path) -> None:
     store = versions(tmp_path, "1", "2")
     (tmp_path / "pumps" / "1" / "schema.json").write_bytes(b"{")
+    assert promote(store, "pumps", "2").changed
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["a pipe", "no end"])
+def test_a_schema_of_the_live_version_that_is_no_file_is_not_waited_for(
+    put: Callable[[Path], object], tmp_path: Path
+) -> None:
+    store = versions(tmp_path, "1", "2")
+    (tmp_path / "pumps" / "1" / "schema.json").unlink()
+    put(tmp_path / "pumps" / "1" / "schema.json")
     assert promote(store, "pumps", "2").changed
 
 

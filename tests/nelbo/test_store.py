@@ -1,5 +1,7 @@
 import json
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,12 @@ def test_names_and_versions_leave_out_what_is_unfinished_or_no_model(tmp_path: P
     (tmp_path / "README.md").touch()
     assert models.names() == ["pumps"]
     assert models.versions("pumps") == [OLD, NEW]
+
+
+@pytest.mark.parametrize("name", [b"\xff1", b"zz\n", b"z z", b"z" * 64])
+def test_folder_of_a_name_that_no_version_may_have_is_none(name: bytes, tmp_path: Path) -> None:
+    models = store(tmp_path, f"pumps@{OLD}", f"pumps@{os.fsdecode(name)}")
+    assert (models.versions("pumps"), models.live("pumps").name) == ([OLD], OLD)
 
 
 @pytest.mark.parametrize("name", ["..", "", "pumps/..", "."])
@@ -62,6 +70,16 @@ def test_promoted_alias_becomes_the_version_it_names(tmp_path: Path) -> None:
     models.promote("pumps", NEW)
     models.promote("pumps", "previous")
     assert models.aliases("pumps") == {"live": OLD, "previous": NEW}
+
+
+def test_store_that_cannot_be_looked_through_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Store) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    models = store(tmp_path, f"pumps@{OLD}")
+    monkeypatch.setattr(Store, "names", denied)
+    with pytest.raises(StoreError, match="cannot be read: Permission denied"):
+        models.live("fans")
 
 
 def test_unknown_model_and_version_are_refused_with_what_there_is(tmp_path: Path) -> None:
@@ -130,6 +148,25 @@ def test_promotions_at_once_lose_none_of_each_others_writes(tmp_path: Path) -> N
     assert aliases["shadow"] == "9"
     assert {aliases["live"], aliases["previous"]} <= set("2345678")
     assert aliases["live"] != aliases["previous"]
+
+
+@pytest.mark.parametrize(
+    ("put", "problem"),
+    [
+        (os.mkfifo, "is not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a symbolic link"),
+        (lambda path: path.write_bytes(b" " * (2**20 + 1)), "is larger than 1 MiB"),
+    ],
+    ids=["a pipe", "no end", "too long"],
+)
+def test_aliases_that_are_no_file_of_bounded_length_are_refused_at_once(
+    put: Callable[[Path], object], problem: str, tmp_path: Path
+) -> None:
+    models = store(tmp_path, f"pumps@{OLD}")
+    put(tmp_path / "pumps" / "aliases.json")
+    with pytest.raises(StoreError) as info:
+        models.live("pumps")
+    assert str(info.value) == f"model {tmp_path}/pumps: aliases.json {problem}"
 
 
 def test_store_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fastapi.openapi.models import OpenAPI
 from service import access, keyring
 from service.access import Access
 from service.keyring import KeyRing
-from service.keys import Key, Scope, new_key, write_keys
+from service.keys import Key, KeysError, Scope, new_key, write_keys
 from service.lane import Lane
 from service.problems import ProblemError
 from service.settings import Settings
@@ -229,6 +229,18 @@ def test_a_body_is_not_read_before_access_is_decided(closed: Guarded) -> None:
     assert [(start["status"], dict(start["headers"])[b"connection"]) for start in starts] == [(401, b"close")] * 2
 
 
+@pytest.mark.parametrize(
+    ("length", "answer"),
+    [("0" * 5_000, None), ("0" * 5_000 + "65537", "close"), ("9" * 5_000, "close"), ("two", "close")],
+)
+def test_a_length_of_thousands_of_digits_is_refused_like_any_other(
+    length: str, answer: str | None, closed: Guarded
+) -> None:
+    for path in (SCORE, "/v1/models"):
+        found = closed.client.post(path, content=b"", headers={**JSON, "content-length": length})
+        assert (found.status_code, found.headers.get("connection")) == (401, answer)
+
+
 # --- the comparison ----------------------------------------------------------------------------------
 
 
@@ -357,6 +369,26 @@ def test_a_key_works_until_it_expires(tmp_path: Path) -> None:
     assert ring.holder(text.encode()) is not None
     now[0] += 0.5
     assert ring.holder(text.encode()) is None
+
+
+def test_a_key_that_was_revoked_while_the_file_could_not_be_read_stops_working_once_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.json"
+    text, key = made("score")
+    write_keys(file, [key])
+    ring = KeyRing(file)
+    write_keys(file, [])
+
+    def fails(_: Path) -> list[Key]:
+        raise KeysError("the file of keys cannot be read: Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keyring, "read_keys", fails)
+        ring.refresh()
+    assert (ring.is_current, ring.holder(text.encode()) is None) == (False, False)
+    ring.refresh()
+    assert (ring.is_current, ring.holder(text.encode())) == (True, None)
 
 
 @pytest.mark.parametrize("text", [b"{", b"", b'{"format":1,"keys":[{}]}', None])

@@ -22,6 +22,7 @@ STREAM = (
     b"content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 HEALTH = b"GET /healthz/live HTTP/1.1\r\nhost: x\r\n\r\n"
+LAST = HEALTH[:-2] + b"connection: close\r\n\r\n"
 
 
 @pytest.fixture
@@ -214,6 +215,42 @@ def cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:13])) / 100
 
 
+# --- many requests at once ---------------------------------------------------------------------------
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_turn_and_of_thousands_the_first(
+    start: Start, held: ExitStack
+) -> None:
+    _, port = start()
+    ask(port, "/v1/models/pumps")
+    assert the_rest(connected(held, port, 15 * HEALTH + LAST)).count(b"alive\n") == 16
+    connection = connected(held, port)
+    with suppress(ConnectionError):
+        connection.sendall(5_000 * HEALTH)
+    assert the_rest(connection).count(b"alive\n") <= 17
+    assert rejected(port, "head-too-large") == 1
+
+
+def test_requests_without_end_take_no_memory_and_keep_nobody_waiting(start: Start, held: ExitStack) -> None:
+    process, port = start()
+    ask(port, "/v1/models/pumps")
+    before = memory_mib(process.pid)
+    for _ in range(50):
+        connection = connected(held, port)
+        connection.setblocking(False)
+        with suppress(ConnectionError, BlockingIOError):
+            for _ in range(100):
+                connection.sendall(3_000 * b"GET /x HTTP/1.1\r\n\r\n")
+    started = time.monotonic()
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz/live", timeout=60).text == "alive\n"
+    assert time.monotonic() - started < 5
+    assert memory_mib(process.pid) - before < 100
+
+
+def memory_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 # --- what is no request ------------------------------------------------------------------------------
 
 
@@ -236,6 +273,30 @@ def test_a_head_that_is_too_large_gets_431_or_the_end(head: bytes, start: Start,
     found = the_rest(connection)
     assert found[:13] in (b"HTTP/1.1 431 ", b"")
     assert rejected(port, "head-too-large") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"content-length: 2\r\n\r\n{}", b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+    ids=["whole", "in chunks"],
+)
+def test_a_body_beside_an_upgrade_is_refused_and_not_taken_for_a_request(body: bytes, start: Start) -> None:
+    _, port = start()
+    upgrade = b"connection: upgrade\r\nupgrade: h2c\r\n"  # as Java's HttpClient sends it
+    found = raw(port, HEAD + upgrade + body, LAST)
+    assert (found[:13], found.count(b"alive\n")) == (b"HTTP/1.1 400 ", 0)
+    assert b"without the header Upgrade" in found
+    assert raw(port, LAST[:-2].replace(b"close", b"close, upgrade") + b"upgrade: h2c\r\n\r\n").count(b"alive\n") == 1
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("behind", [b"\x16\x03\x01\r\n\r\n", HEALTH[:-2] + b"a: b\r\n" * 200 + b"\r\n"])
+def test_what_is_refused_takes_no_answer_from_a_request_before_it(behind: bytes, n: int, start: Start) -> None:
+    _, port = start()
+    ask(port, "/v1/models/pumps")
+    body = json.dumps({"records": [odd_record()]}).encode()  # which is explained in another thread
+    found = raw(port, (HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)) * n + behind)
+    assert [found.count(part) for part in (b"HTTP/1.1 200 OK", b'"reason":', b"HTTP/1.1 4")] == [n, n, 0]
 
 
 def test_bytes_that_are_no_http_are_told_so_and_not_logged(start: Start) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from starlette.types import Message
 
+from nelbo.errors import StoreError
 from nelbo.store import Store
 from service.app import create_app
 from service.lifecycle import Lifecycle
@@ -156,6 +157,19 @@ def test_a_promotion_removes_old_versions_by_the_setting(client_factory: ClientF
     client = client_factory(tmp_path, keep_versions=1)
     assert client.post("/v1/models/pumps/promote?version=5").json()["removed"] == ["1", "2", "4"]
     assert store.versions("pumps") == ["3", "5"]  # the one before can be gone back to
+
+
+def test_a_promotion_whose_old_versions_cannot_be_removed_is_a_promotion_all_the_same(
+    client_factory: ClientFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> list[str]:
+        raise StoreError("aliases.json: cannot be read: Input/output error")
+
+    versions(tmp_path, "1", "2")
+    monkeypatch.setattr(Store, "prune", unreadable)
+    found = client_factory(tmp_path, keep_versions=1).post("/v1/models/pumps/promote?version=2")
+    assert (found.status_code, found.json()["version"], found.json()["removed"]) == (200, "2", [])
+    assert found.json()["detail"].endswith("'1'; aliases.json: cannot be read: Input/output error")
 
 
 def test_a_hundred_calls_at_once_are_all_answered_by_few_loads(tmp_path: Path) -> None:

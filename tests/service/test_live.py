@@ -6,13 +6,17 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from nelbo import probe, trial
 from nelbo.errors import BundleError, SchemaChangedError, StoreWriteError, UnknownVersionError
 from nelbo.probe import Limits, Probe
 from nelbo.store import Store
+from nelbo.verdict import Verdict
+from nelbo.watch import Watch
 from service import logs
 from service.live import CrowdedError, Live, ModelState
 from service.loading import load_scorer
@@ -75,6 +79,24 @@ def test_a_model_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "score.onnx does not match its digest" in live.problems()[0]
 
 
+def test_a_model_whose_watch_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_bundle(tmp_path, "fans")
+    write_tiny_bundle(tmp_path, "pumps")
+    verdict = Watch.verdict
+
+    def fails(watch: Watch, now: datetime) -> Verdict:
+        if watch._bundle.name == "fans":
+            raise ZeroDivisionError
+        return verdict(watch, now)
+
+    monkeypatch.setattr(Watch, "verdict", fails)
+    live = loaded(tmp_path)
+    assert (list(live.scorers()), live.problems()) == (
+        ["pumps"],
+        ["model 'fans': model 'fans' cannot be loaded: ZeroDivisionError: "],
+    )
+
+
 def test_a_load_that_fails_keeps_the_old_version_serving(tmp_path: Path) -> None:
     folder = write_tiny_bundle(tmp_path)
     live = loaded(tmp_path)
@@ -90,7 +112,18 @@ def test_a_load_that_fails_keeps_the_old_version_serving(tmp_path: Path) -> None
 def test_a_bundle_under_another_models_name_is_refused(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path, "fans")
     shutil.move(tmp_path / "fans", tmp_path / "pumps")
-    assert "the manifest says it is of model 'fans', expected 'pumps'" in loaded(tmp_path).problems()[0]
+    assert ": the manifest says it is 'fans@" in loaded(tmp_path).problems()[0]
+
+
+def test_a_version_under_another_ones_name_is_refused(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    shutil.copytree(tmp_path / "pumps" / "1", tmp_path / "pumps" / "2")
+    with pytest.raises(BundleError, match="bundle 'pumps@2': the manifest says it is 'pumps@1'"):
+        live.promote("pumps", "2")
+    (tmp_path / "pumps" / "aliases.json").write_text('{"live": "2"}')  # by hand
+    live.follow()
+    assert "it is 'pumps@1'" in str(state_of(live).failure)
 
 
 def test_an_alias_that_points_nowhere_is_a_failure_of_its_model(tmp_path: Path) -> None:
@@ -469,6 +502,49 @@ def test_a_look_is_dated_only_where_the_store_could_be_read(tmp_path: Path) -> N
     assert live.looked_at() is None
     live.follow()
     assert live.looked_at() == 1000.0
+
+
+def test_a_look_takes_no_model_for_gone_that_was_loaded_meanwhile_for_being_new(tmp_path: Path) -> None:
+    versions(tmp_path, "1")
+
+    class Growing(Store):
+        """In which a model appears, and is asked for, while it is looked through."""
+
+        def names(self) -> list[str]:
+            found = super().names()
+            if "fans" not in found and live.looked_at() is not None:
+                write_tiny_bundle(tmp_path, "fans", version="1")
+                reload = threading.Thread(target=live.reload, args=("fans",))
+                reload.start()
+                reload.join(0.5)
+                begun.append(reload)
+            return found
+
+    begun: list[threading.Thread] = []
+    live = Live(Growing(tmp_path))
+    for look in (live.load_all, live.follow, live.follow):
+        look()
+    begun[0].join(30)
+    assert (served(live, "fans"), state_of(live, "fans").failure) == ("1", None)
+
+
+def test_a_version_that_could_not_be_probed_is_tried_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions(tmp_path, "1")
+    failures, start = [OSError(11, "Resource temporarily unavailable")], trial.start
+
+    def failing() -> trial.Process:
+        if failures:
+            raise failures.pop()
+        return start()
+
+    monkeypatch.setattr(trial, "start", failing)
+    monkeypatch.setattr(probe, "_held", set())
+    live = loaded(tmp_path)
+    assert "the probe could not be started" in live.problems()[0]
+    live.follow()
+    assert live.problems() == []
 
 
 # --- strangers' bundles ------------------------------------------------------------------------------

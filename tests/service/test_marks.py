@@ -43,6 +43,12 @@ def test_a_model_that_is_gone_is_noticed(folder: Path, tmp_path: Path) -> None:
     assert differ(before, store, "pumps")
 
 
+def test_aliases_without_an_end_are_as_none(folder: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (folder.parent / "aliases.json").symlink_to("/dev/zero")
+    assert marks_of(store, "pumps").aliases is None
+
+
 @pytest.mark.parametrize("name", ["..", "../pumps", "", "."])
 def test_a_name_that_is_none_is_no_path(name: str, folder: Path, tmp_path: Path) -> None:
     assert marks_of(Store(tmp_path / "pumps"), name) == Marks(None, None)

@@ -15,10 +15,26 @@ import pytest
 from service.keys import new_key, write_keys
 from tests.bundles import odd_record, write_tiny_bundle
 from tests.hostile import PROBED
+from tests.service import process as process_module
 from tests.service.conftest import Scrape, Start
 from tests.service.process import HEAD, ask, environment, raw
 from tests.signing import KEY, signed, trust_file
 
+# Run by the interpreter at its start: a folder with a file `hangs` in it is listed when that is gone.
+HANGING = """
+import time
+from pathlib import Path
+
+listed = Path.iterdir
+
+def iterdir(self):
+    while (self / "hangs").exists():
+        (self / "hung").touch()
+        time.sleep(0.05)
+    return listed(self)
+
+Path.iterdir = iterdir
+"""
 HEAVY = ["torch", "scipy", "pyarrow", "typer", "rich", "sklearn", "pandas", "onnx"]
 
 
@@ -205,13 +221,23 @@ def test_counters_are_exact_while_many_ask_at_once(start: Start) -> None:
     assert (answered, found.value("nelbo_batch_records_count")) == (201, 201)
 
 
-def test_a_store_that_hangs_touches_neither_scoring_nor_the_stop(start: Start, tmp_path: Path) -> None:
-    write_tiny_bundle(tmp_path)
-    process, port = start(MODELS=tmp_path, RELOAD_S=0.05)
+def test_a_store_that_hangs_touches_neither_scoring_nor_the_stop(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, code = tmp_path / "models", tmp_path / "code"
+    write_tiny_bundle(store)
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(HANGING)
+    monkeypatch.setattr(process_module, "ROOT", f"{code}{os.pathsep}{process_module.ROOT}")
+    process, port = start(MODELS=store, RELOAD_S=0.05)
     body = {"records": [odd_record()]}
     ask(port, "/v1/models/pumps/score", body)
-    os.mkfifo(tmp_path / "pumps" / "aliases.json")  # whoever opens it waits for somebody to write
-    time.sleep(0.3)
+    (store / "hangs").touch()
+    for _ in range(300):
+        if (store / "hung").exists():
+            break
+        time.sleep(0.1)
+    assert (store / "hung").exists()
     assert ask(port, "/v1/models/pumps/score", body)["results"][0]["flagged"] is True
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)

@@ -81,6 +81,18 @@ def test_a_second_signal_ends_the_drain(start: Start) -> None:
     assert process.wait(timeout=20) == 0
 
 
+def test_a_signal_after_the_drain_ends_the_process_and_waits_for_no_answer(start: Start) -> None:
+    process, port = start(DRAIN_S=0.2)
+    ask(port, PATH, {"records": [odd_record()]})
+    with connected(port) as connection:
+        connection.sendall(HEAD.replace(b"json", b"x-ndjson") + b"transfer-encoding: chunked\r\n\r\n")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        assert process.poll() is None  # the stream may go on for 20 s
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=8) == 0
+
+
 def test_an_interrupt_from_the_keyboard_does_not_wait_for_the_drain(start: Start) -> None:
     process, port = start(DRAIN_S=600)
     ask(port, PATH, {"records": [odd_record()]})
@@ -144,7 +156,7 @@ def test_after_the_stop_connections_are_refused_and_not_reset(start: Start) -> N
             (
                 *("connection_made", "connection_lost", "data_received", "on_headers_complete", "send_400_response"),
                 *("pause_writing", "shutdown", "app_state", "cycle", "flow", "headers", "logger", "pipeline"),
-                *("scope", "timeout_keep_alive_task", "transport"),
+                *("parser", "scope", "timeout_keep_alive_task", "transport"),
             ),
         ),
         (httptools_impl.RequestResponseCycle, ("body", "keep_alive", "more_body", "response_complete")),

@@ -1,4 +1,4 @@
-"""The first thing that is wrong with a JSON file, found without a list of all of them.
+"""What a stranger's JSON file may cost: how much of it is parsed, and that its first fault ends the reading.
 
 A file of a few MB that is wrong a million times would otherwise take seconds and GB to refuse: pydantic goes on after
 an error, and lists every one with what was there.
