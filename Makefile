@@ -18,6 +18,7 @@ SECONDS ?= 600
 BUNDLES ?= build/bundles
 PEERS ?= build/peers
 PARTS ?=
+JOBS ?= 2
 CALLS ?=
 SOAK ?=
 AUDIT ?=
@@ -35,8 +36,9 @@ INTO_IMAGE := $(BIN)/python -m pip --python $(IMAGE)/environment/bin/python inst
 serve: $(VENV)/.serve
 	$(BIN)/nelbo serve --host $(HOST) --port $(PORT)
 
+# In as many processes as JOBS, a file of tests in one of them; some take 1.5 GB.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The tests that docs/reliability.md names: what is promised when something fails.
 test-faults: $(VENV)/.dev
