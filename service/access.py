@@ -4,6 +4,7 @@ A route declares the scope that it needs by `openapi_extra={"x-scope": …}`. On
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, cast
@@ -23,6 +24,7 @@ DOCUMENT_PATH = "/openapi.json"
 _SCHEME = b"bearer "
 _CLOSE_BYTES = 64 * 1024  # of a body that nobody will read: what is longer ends the connection; chosen
 _LOG_S = 10.0  # between two log lines about refusals, however many there are; chosen
+_LOCAL_HOST = re.compile(rb"(\[[^\]]*\]|[0-9.]+|[^.]*|([^.]+\.)+localhost)(:[0-9]*)?", re.IGNORECASE)
 _HOW = "nelbo keys new --scope score --keys FILE makes one, and the setting NELBO_KEYS names the file"
 
 
@@ -32,11 +34,19 @@ class Access:
     Args:
         ring: the keys; None where there is no file of them.
         is_open: whether nobody needs a key.
+        is_local: whether it is open for being reached from this machine alone.
         clock: seconds from any start.
     """
 
-    def __init__(self, ring: KeyRing | None, *, is_open: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ring, self.is_open, self._clock = ring, is_open, clock
+    def __init__(
+        self,
+        ring: KeyRing | None,
+        *,
+        is_open: bool,
+        is_local: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ring, self.is_open, self.is_local, self._clock = ring, is_open, is_local, clock
         self._n_refused, self._logged_at = 0, -_LOG_S
 
     def announce(self, *, is_loopback: bool) -> None:
@@ -56,7 +66,11 @@ class Access:
         Raises:
             ProblemError: it has no key, a wrong one, or one without the scope.
         """
-        if self.is_open or need == "open":
+        if need == "open":
+            return
+        if self.is_open:
+            if self.is_local:
+                _expect_own_host(headers)
             _expect_no_page(headers, need)
             return
         holder = self._holder(headers)
@@ -128,6 +142,19 @@ def declared_need(route: BaseRoute) -> Need:
 def declaring(need: Need) -> dict[str, Any]:
     """What a route hands to `openapi_extra`."""
     return {"x-scope": need}
+
+
+def _expect_own_host(headers: Headers) -> None:
+    """Where only this machine asks, nobody asks for a name of the public network.
+
+    A page could: one whose name was made to lead here (DNS rebinding), and a browser would let it read the answers.
+    """
+    if _LOCAL_HOST.fullmatch(headers.get(b"host", b"")) is None:
+        raise ProblemError(
+            "wrong-host",
+            "expected the header Host to have an address, or a name without a dot, got another name; "
+            "with keys, or NELBO_ACCESS=open, any will do",
+        )
 
 
 def _expect_no_page(headers: Headers, need: Need) -> None:

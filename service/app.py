@@ -64,7 +64,7 @@ class Service:
         self.settings = settings
         self.live = Live(Store(settings.models.absolute()), trust=trust_of(settings), probe=probe)
         self.keys = None if settings.keys is None else KeyRing(settings.keys)
-        self.access = Access(self.keys, is_open=settings.is_open)
+        self.access = Access(self.keys, is_open=settings.is_open, is_local=settings.access is None)
         self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
         self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(

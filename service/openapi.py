@@ -47,6 +47,7 @@ _TITLES = {
     404: "There is no such model.",
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed, or declared to have a form that is not read.",
+    421: "The service was asked for by a name of the public network, and only its own machine may ask.",
     422: "The query, the shape of the body, or with `strict=true` a record is wrong.",
     503: "The model failed to load or is being loaded; too many records wait already; or the answer took too long.",
 }
@@ -173,11 +174,11 @@ def _guard(found: Document, access: Access) -> None:
         )
         for operation in of_path.values():
             scope = operation.setdefault("x-scope", "admin")
-            if access.is_open:
-                continue
-            operation["security"] = [] if scope == "open" else [{"key": [scope]}]
+            if not access.is_open:
+                operation["security"] = [] if scope == "open" else [{"key": [scope]}]
+            statuses = (401, 403) if not access.is_open else (421,) if access.is_local else ()
             if scope != "open":
-                operation["responses"] |= {str(s): {"description": _TITLES[s], "content": refused} for s in (401, 403)}
+                operation["responses"] |= {str(s): {"description": _TITLES[s], "content": refused} for s in statuses}
 
 
 def _operations(found: Document) -> list[Document]:

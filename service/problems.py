@@ -59,6 +59,7 @@ Kind = Literal[
     "wrong-key",
     "wrong-query",
     "wrong-records",
+    "wrong-host",
     "wrong-scope",
 ]
 
@@ -97,6 +98,7 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "wrong-key": (401, "The key is not valid"),
     "wrong-query": (422, "The query is wrong"),
     "wrong-records": (422, "Some records are wrong"),
+    "wrong-host": (421, "This is not the host that was asked for"),
     "wrong-scope": (403, "The key may not do this"),
 }
 

@@ -161,6 +161,13 @@ def cases() -> list[Case]:
             ),
             200,
         ),
+        Case(
+            "a name that was made to lead here",
+            bare(b"GET /v1/models HTTP/1.1", b"host: example.org\r\nconnection: close\r\n"),
+            421,
+            "wrong-host",
+            "expected the header Host to have an address",
+        ),
         Case("a strange host", bare(b"GET /healthz/live HTTP/1.1", b"host: [::\r\nconnection: close\r\n"), 200),
         Case(
             "a host of another", bare(b"GET /healthz/live HTTP/1.1", b"host: example.org\r\nconnection: close\r\n"), 200

@@ -110,7 +110,12 @@ Expected = list[reference.Row | None] | type[BodyError]
 
 
 def _expected(schema: Schema, data: bytes) -> Expected | None:
-    """None where either is right: what is nested deeply, and text in which the bytes of a record are no UTF-8."""
+    """None where either is right: what is nested deeply, and text in which the bytes of a record are no UTF-8.
+
+    Likewise a body of more commas than its records may have, which is refused before anything else is known of it.
+    """
+    if data.count(b",") > MAX_RECORDS * len(schema.columns):
+        return None
     if max(data.count(b"["), data.count(b"{")) > reference.DEEP or not _is_utf8(data) or len(data) > 1 << 16:
         return None
     try:

@@ -345,6 +345,32 @@ def test_no_page_in_a_browser_may_manage_the_models_of_an_open_service(
     assert client.post("/v1/undeclared", headers=headers).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("localhost", 200),
+        ("nelbo.localhost:8000", 200),
+        ("pumps:8000", 200),  # a name of the operator's own
+        ("example.com", 421),
+        ("example.com:8000", 421),
+        ("127.0.0.1.example.com", 421),
+        ("localhost.example.com", 421),
+        ("[::1].example.com", 421),
+        ("pumps.", 421),
+    ],
+)
+def test_a_service_of_this_machine_alone_is_not_there_for_a_name_that_was_made_to_lead_to_it(
+    host: str, status: int, client_factory: ClientFactory
+) -> None:
+    asked = [("GET", "/v1/models", {"host": host}), ("POST", "/v2/models/fans/infer", {"host": host})]
+    asked += [("GET", "/healthz/live", {"host": host})]
+    found = [answer.status_code for answer in statuses(Lane(client_factory().app), asked)]
+    assert found == [status, 404 if status == 200 else status, 200]
+    assert client_factory(access="open").get("/v1/models", headers={"host": host}).status_code == 200
+
+
 # --- keys that change --------------------------------------------------------------------------------
 
 

@@ -90,7 +90,7 @@ def test_scoring_declares_its_query_and_its_problems(client: Client) -> None:
     declared = [parameter["name"] for parameter in operation["parameters"]]
     assert declared[:2] == ["name", "rate"]
     assert sorted(declared[1:]) == sorted(PARAMETERS)
-    assert sorted(operation["responses"]) == ["200", "400", "404", "413", "415", "422", "503"]
+    assert sorted(operation["responses"]) == ["200", "400", "404", "413", "415", "421", "422", "503"]
 
 
 def test_the_answer_is_described_by_the_structs_that_write_it(client: Client) -> None:
