@@ -112,9 +112,13 @@ class Connections:
             connection.cut()
 
     def end_after_answers(self) -> None:
-        """What is being answered is the last of its connection."""
+        """What is going to be answered is the last of its connection, and the answers will say so.
+
+        Not an answer that has begun without saying so: whoever gets it may have sent the next request already.
+        """
         for connection in self._open:
-            connection.end_after_answer()
+            if connection.cycle is not None and not connection.cycle.response_started:
+                connection.cycle.keep_alive = False
 
     def _close_an_idle_one(self) -> bool:
         for connection in self._open:
@@ -219,7 +223,8 @@ class Connection(HttpToolsProtocol):
         """At a stop, when no connection is accepted any more: answers what is there, and what is being sent."""
         if self.at() in ("idle", "sending a head"):
             self.loop.call_later(_LAST_REQUEST_S, self._close_without_request)
-        self.end_after_answer()
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     # --- what a sweep looks at ----------------------------------------------------------------------
 
@@ -281,11 +286,6 @@ class Connection(HttpToolsProtocol):
     def _socket(self) -> socket.socket:
         found: socket.socket = self.transport.get_extra_info("socket")
         return found
-
-    def end_after_answer(self) -> None:
-        """Nothing is read after the answer that is being made, if one is."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
 
     # --- refusals -----------------------------------------------------------------------------------
 

@@ -127,6 +127,26 @@ def test_a_request_that_comes_with_the_stop_on_an_open_connection_is_answered_an
         assert connection.recv(1) == b""
 
 
+def test_an_answer_that_began_before_the_stop_is_followed_by_another_that_says_it_is_the_last(start: Start) -> None:
+    process, port = start(DRAIN_S=3)
+    ask(port, PATH, {"records": [odd_record()]})
+    line = json.dumps(odd_record()).encode() + b"\n"
+    head = f"POST {PATH}?explain=none HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n".encode()
+    with connected(port) as connection, connection.makefile("rb") as answer:
+        connection.sendall(head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(line), line))
+        begun = [answer.readline() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        connection.sendall(b"0\r\n\r\n")
+        while answer.readline() != b"0\r\n":
+            pass
+        answer.readline()
+        connection.sendall(SCORE)
+        found = answer.read()
+    assert begun[0] == b"HTTP/1.1 200 OK\r\n"
+    assert (found[:15], b"connection: close\r\n" in found) == (b"HTTP/1.1 200 OK", True)
+
+
 def test_a_connection_that_was_opened_before_the_stop_may_ask_once(start: Start) -> None:
     process, port = start()
     ask(port, PATH, {"records": [odd_record()]})
