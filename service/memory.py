@@ -1,11 +1,11 @@
-"""How this process treats memory: what large requests free is kept, and garbage is looked for seldom."""
+"""How this process treats memory: one heap, which keeps what large requests free; and garbage is looked for seldom."""
 
 import ctypes
 import gc
 import sys
 
 # Numbers of `mallopt` in glibc's malloc.h, and what they are set to.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _KEPT_BYTES = 128 * 2**20  # free memory at the heap's end up to which none is given back; chosen
 _MAPPED_BYTES = 32 * 2**20  # the most that glibc takes; larger pieces are mapped, and given back at once
 
@@ -14,7 +14,9 @@ def keep_freed_memory() -> None:
     """Spares large requests the page faults of memory that is given back and taken anew each time.
 
     Measured 2026-11-25: to decode 1,000 records of the Open Inference Protocol took 1.08 ms of processor time by
-    default, and 0.44 ms so. Where the C library is another one, nothing is done.
+    default, and 0.44 ms so. And all threads take from one heap: loads run in threads of their own, and with a heap for
+    each thread memory grew by 3.3 % over 60,600 requests and 600 reloads, so by 0.8 %. To be called before there are
+    other threads. Where the C library is another one, nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -22,6 +24,7 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_MMAP_THRESHOLD, _MAPPED_BYTES)
+        mallopt(_ARENA_MAX, 1)
 
 
 def collect_seldom() -> None:
