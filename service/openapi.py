@@ -43,7 +43,7 @@ _STRUCTS = (
 _TITLES = {
     400: "The body is not of the form that it is declared to have.",
     401: "There is no key, or it is unknown, revoked or expired.",
-    403: "The key has another scope.",
+    403: "The key has another scope; or where none is needed, a page in a browser asks to manage models.",
     404: "There is no such model.",
     413: "The body is too large, or holds too many records.",
     415: "The body is compressed, or declared to have a form that is not read.",
@@ -176,9 +176,17 @@ def _guard(found: Document, access: Access) -> None:
             scope = operation.setdefault("x-scope", "admin")
             if not access.is_open:
                 operation["security"] = [] if scope == "open" else [{"key": [scope]}]
-            statuses = (401, 403) if not access.is_open else (421,) if access.is_local else ()
-            if scope != "open":
-                operation["responses"] |= {str(s): {"description": _TITLES[s], "content": refused} for s in statuses}
+            statuses = _refusals(access, scope)
+            operation["responses"] |= {str(s): {"description": _TITLES[s], "content": refused} for s in statuses}
+
+
+def _refusals(access: Access, scope: str) -> list[int]:
+    """The statuses of what is refused before a route is looked for."""
+    if scope == "open":
+        return []
+    if not access.is_open:
+        return [401, 403]
+    return [403] * (scope == "admin") + [421] * access.is_local
 
 
 def _operations(found: Document) -> list[Document]:
