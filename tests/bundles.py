@@ -26,6 +26,7 @@ from nelbo.records import Batch, RecordDecoder
 from nelbo.schema import Column, Schema
 from nelbo.scoring import Graph, Scorer, combine, states, upward
 from nelbo.segments import Segments
+from nelbo.store import Store
 
 # Names with a slash, a blank and brackets, so that pointers have something to escape.
 PUMPS = Schema(
@@ -292,3 +293,12 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]]) -> b
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def versions(root: Path, *names: str) -> Store:
+    """A store of pumps with these versions, the first of them live."""
+    store = Store(root)
+    for seed, name in enumerate(names):
+        write_tiny_bundle(root, version=name, seed=seed)
+        store.promote("pumps", names[0])
+    return store

@@ -7,17 +7,7 @@ import pytest
 
 from nelbo.errors import BundleError, SchemaChangedError, UnknownVersionError
 from nelbo.promotion import Promotion, promote
-from nelbo.store import Store
-from tests.bundles import write_tiny_bundle
-
-
-def versions(root: Path, *names: str) -> Store:
-    """A store of pumps with these versions, the first of them live."""
-    store = Store(root)
-    for seed, name in enumerate(names):
-        write_tiny_bundle(root, version=name, seed=seed)
-        store.promote("pumps", names[0])
-    return store
+from tests.bundles import versions, write_tiny_bundle
 
 
 def test_a_version_that_is_sound_becomes_live(tmp_path: Path) -> None:

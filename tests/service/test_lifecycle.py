@@ -17,19 +17,10 @@ from service.live import Live
 from service.problems import Answer, ProblemError
 from service.request import ScoreRequest
 from service.settings import Settings
-from tests.bundles import normal_records, write_tiny_bundle
+from tests.bundles import normal_records, versions, write_tiny_bundle
 from tests.service.conftest import ClientFactory
 
 Answered = dict[str, Any]
-
-
-def versions(root: Path, *names: str) -> Store:
-    """A store of pumps with these versions, the first of them live."""
-    store = Store(root)
-    for seed, name in enumerate(names):
-        write_tiny_bundle(root, version=name, seed=seed)
-        store.promote("pumps", names[0])
-    return store
 
 
 def damage(root: Path, version: str) -> None:

@@ -20,7 +20,7 @@ from nelbo.watch import Watch
 from service import logs
 from service.live import CrowdedError, Live, ModelState
 from service.loading import load_scorer
-from tests.bundles import normal_records, write_tiny_bundle
+from tests.bundles import normal_records, versions, write_tiny_bundle
 from tests.hostile import ALL, PROBED, REPLAYED, hostile_bundle
 from tests.service.conftest import ClientFactory
 from tests.signing import KEY, OTHER_KEY, signed, trust_in
@@ -153,15 +153,6 @@ def state_of(live: Live, name: str = "pumps") -> ModelState:
     state = live.state(name)
     assert state is not None
     return state
-
-
-def versions(root: Path, *names: str) -> Store:
-    """A store of pumps with these versions, the first of them live."""
-    store = Store(root)
-    for seed, name in enumerate(names):
-        write_tiny_bundle(root, version=name, seed=seed)
-        store.promote("pumps", names[0])
-    return store
 
 
 @contextmanager
