@@ -45,21 +45,15 @@ from nelbo import trial  # noqa: E402
 # own start.
 _TRIAL = trial.fork() if __name__ == "__main__" else None
 
-import asyncio  # noqa: E402
 import socket  # noqa: E402
-from typing import cast  # noqa: E402
-
-import uvicorn  # noqa: E402
 
 from nelbo.errors import TrustError  # noqa: E402
 from nelbo.probe import Probe  # noqa: E402
 from service import logs  # noqa: E402
-from service.app import Service, create_app  # noqa: E402
-from service.connections import IDLE_S, Connections  # noqa: E402
+from service.keyring import key_ring_of  # noqa: E402
 from service.keys import KeysError  # noqa: E402
-from service.lane import Lane  # noqa: E402
-from service.memory import collect_seldom, keep_freed_memory  # noqa: E402
-from service.server import STOP_S, Server, handles  # noqa: E402
+from service.loader import loader_of  # noqa: E402
+from service.memory import keep_freed_memory  # noqa: E402
 from service.settings import Settings, SettingsError, read_settings  # noqa: E402
 
 
@@ -67,14 +61,20 @@ def main() -> int:
     """Serves until a signal stops it; 2 where the settings or the address will not do."""
     try:
         settings = read_settings()
-        service = Service(settings, Probe(process=_TRIAL))
+        loader = loader_of(settings, Probe(process=_TRIAL))
+        keys = key_ring_of(settings)
         listener = listen(settings)
     except (SettingsError, KeysError, TrustError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     logs.configure(settings.log_level, settings.models.absolute())
     keep_freed_memory()
-    collect_seldom()
+    loader.begin()
+    # To import this takes as long as to load a model, and most of that is another process's work.
+    from service.app import Service  # noqa: PLC0415
+    from service.serving import serve  # noqa: PLC0415
+
+    service = Service(settings, loader, keys)
     host, port = listener.getsockname()[:2]
     capacity = service.capacity
     logs.event(
@@ -86,30 +86,8 @@ def main() -> int:
         max_connections=capacity.max_connections,
     )
     service.access.announce(is_loopback=settings.is_loopback)
-    service.begin()  # before the app is made, which takes as long as a model
-    lane = Lane(create_app(service))
-    connections = Connections(
-        lane,
-        service.metrics.reject,
-        max_connections=capacity.max_connections,
-        deadline_s=settings.request_deadline_s,
-        max_unread_bytes=capacity.max_bytes,
-    )
-    service.metrics.watch_connections(lambda: len(connections))
-    config = uvicorn.Config(
-        lane,
-        loop="auto",
-        http=cast(type[asyncio.Protocol], connections.protocol),  # which is called as a class is
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=IDLE_S,
-        timeout_graceful_shutdown=STOP_S,
-    )
     try:
-        Server(config, connections, service.live, settings.drains_for_s).run(sockets=handles(listener))
+        serve(service, listener)
     finally:
         logs.event("stopped")
     return 0

@@ -1,12 +1,9 @@
 """The FastAPI application: thin routes over `answer` and `catalog`."""
 
-import logging
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -16,10 +13,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from nelbo.errors import StoreError
-from nelbo.probe import Probe
 from nelbo.resources import read_resources
-from nelbo.store import Store
-from service import catalog, logs
+from service import catalog
 from service.access import DOCUMENT_PATH, Access, declaring
 from service.answer import ScoreAnswer
 from service.apart import Apart
@@ -28,9 +23,9 @@ from service.body import Bodies, headers_of, is_stream, read_request, request_of
 from service.capacity import capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
-from service.keyring import KeyRing
+from service.keyring import KeyRing, key_ring_of
 from service.lifecycle import Lifecycle, add_lifecycle
-from service.live import Live
+from service.loader import Loader, loader_of
 from service.metrics import Metrics
 from service.openapi import SCORE_EXTRA, SCORE_PATH, document, responses
 from service.page import documentation_page
@@ -42,9 +37,6 @@ from service.stream import Streams
 from service.v2.refusal import in_form_of
 from service.v2.routes import add_protocol
 
-if TYPE_CHECKING:
-    from nelbo.trust import Trust
-
 _DESCRIPTION = "Calibrated anomaly scores for records: you set the false-alarm rate, every alert says why."
 
 
@@ -53,17 +45,13 @@ class Service:
 
     Args:
         settings: of the process.
-        probe: what the graph of a model must pass before it is loaded; None for one of its own.
-
-    Raises:
-        KeysError: the file of keys is wrong.
-        TrustError: the file of pinned keys will not do.
+        loader: of the models.
+        keys: of those who may ask; None where there is no file of them.
     """
 
-    def __init__(self, settings: Settings, probe: Probe | None = None) -> None:
-        self.settings = settings
-        self.live = Live(Store(settings.models.absolute()), trust=trust_of(settings), probe=probe)
-        self.keys = None if settings.keys is None else KeyRing(settings.keys)
+    def __init__(self, settings: Settings, loader: Loader, keys: KeyRing | None) -> None:
+        self.settings, self.loader, self.keys = settings, loader, keys
+        self.live = loader.live
         self.access = Access(self.keys, is_open=settings.is_open, is_local=settings.access is None)
         self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
         self.capacity = capacity_of(settings, read_resources())
@@ -72,8 +60,6 @@ class Service:
         )
         self.apart = Apart()
         self.lifecycle = Lifecycle(self.live, settings.keep_versions)
-        self._is_stopping = threading.Event()
-        self._loader: threading.Thread | None = None
         self.metrics.watch_queue(lambda: self.batching.n_queued)
         self.streams = Streams(
             self.live,
@@ -85,50 +71,17 @@ class Service:
         self.bodies = Bodies(settings.max_body_bytes, max(self.capacity.max_bytes, settings.max_body_bytes))
         self.live.on_crowded = self.streams.let_go
 
-    def begin(self) -> None:
-        """Begins to load the models, in a thread of its own, unless that was begun already."""
-        if self._loader is not None:
-            return
-        # A daemon: a store that hangs must not keep the process from stopping.
-        self._loader = threading.Thread(target=self._follow, name="load", daemon=True)
-        self._loader.start()
-        if self.keys is not None:
-            self.keys.watch()
-
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Loads the models while the app already answers health checks; until then it is not ready."""
-        self.begin()
+        self.loader.begin()
+        if self.keys is not None:
+            self.keys.watch()
         yield
-        self._is_stopping.set()
+        self.loader.stop()
         if self.keys is not None:
             self.keys.close()
         self.batching.close()
-
-    def _follow(self) -> None:
-        """Loads every model, and what changes later."""
-        look, pause_s = self.live.load_all, self.settings.reload_s
-        while True:
-            try:
-                look()
-            except Exception as error:  # the edge of the thread: the next look may go well
-                logs.event("models cannot be read", level=logging.ERROR, error=error)
-            if pause_s == 0 or self._is_stopping.wait(pause_s):
-                return
-            look = self.live.follow
-
-
-def trust_of(settings: Settings) -> "Trust | None":
-    """Whose bundles are read; None for anybody's.
-
-    Raises:
-        TrustError: the file of pinned keys will not do.
-    """
-    if settings.trust is None:
-        return None
-    from nelbo.trust import read_trust  # noqa: PLC0415  # cryptography: not for a service that asks for no signature
-
-    return read_trust(settings.trust)
 
 
 def create_app(of: Settings | Service) -> FastAPI:
@@ -144,7 +97,7 @@ def create_app(of: Settings | Service) -> FastAPI:
         KeysError: the file of keys is wrong.
         TrustError: the file of pinned keys will not do.
     """
-    service = Service(of) if isinstance(of, Settings) else of
+    service = Service(of, loader_of(of), key_ring_of(of)) if isinstance(of, Settings) else of
     settings = service.settings
     app = FastAPI(
         title="nelbo",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service import logs
 from service.keys import SCOPES, Key, KeysError, Scope, digest_of, id_of, read_keys
+from service.settings import Settings
 
 POLL_S = 1.0  # a key that was revoked works for so long at most, and while a request of its goes on
 
@@ -114,3 +115,12 @@ def _by_id(keys: Sequence[Key]) -> dict[bytes, Holder]:
 def _holder(key: Key) -> Holder:
     meets = SCOPES if "admin" in key.scopes else key.scopes
     return Holder(key.id, key.digest, frozenset(key.scopes), frozenset((*meets, "any")), key.expires_at)
+
+
+def key_ring_of(settings: Settings) -> KeyRing | None:
+    """The keys of a process with these settings; None where there is no file of them.
+
+    Raises:
+        KeysError: the file is there and wrong.
+    """
+    return None if settings.keys is None else KeyRing(settings.keys)

@@ -163,9 +163,6 @@ class Live:
 
     def load_all(self) -> None:
         """Loads the live version of every model; a model that fails does not stop the others."""
-        # What is there by now stays; to look through it again and again would make the event loop pause. What is
-        # loaded after it goes some day, and is a few hundred objects.
-        gc.freeze()
         self._marks = {}
         names = self._list()
         if self._unlisted is None and not self._states:
@@ -256,7 +253,7 @@ class Live:
                     self._fail(name, error, marks)
                 raise
             self._marks[name] = marks
-        gc.collect()  # what a version leaves behind in cycles, types of records for example
+        _clear(swap)
         return swap
 
     def promote(self, name: str, version: str, *, force: bool = False) -> Swap:
@@ -282,7 +279,7 @@ class Live:
                     self._note_failure(name, error)
                 raise
             self._marks.pop(name, None)  # the next look sees that what is live serves
-        gc.collect()
+        _clear(swap)
         return swap
 
     def _swapped(self, name: str, folder: Path, *, force: bool, first: Callable[[], None] = lambda: None) -> Swap:
@@ -349,6 +346,12 @@ class Live:
     def _put(self, name: str, state: ModelState) -> None:
         """Replaces the whole table: whoever is reading it in another thread goes on reading the old one."""
         self._states = {**self._states, name: state}
+
+
+def _clear(swap: Swap) -> None:
+    """Collects what a version leaves behind in cycles, types of records for example."""
+    if swap.previous is not None:
+        gc.collect()
 
 
 def _orphaned(name: str, state: ModelState) -> ModelState:

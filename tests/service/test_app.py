@@ -1,7 +1,6 @@
 import gzip
 import json
 import re
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -327,11 +326,3 @@ def test_a_store_that_cannot_be_read_is_a_problem_of_its_own(client_factory: Cli
     found = client.get("/v1/models/pumps/versions")
     assert (found.status_code, found.json()["type"]) == (503, "urn:nelbo:problem:store-not-readable")
     assert client.score([odd_record()]).status_code == 200
-
-
-def test_the_store_is_looked_through_once_where_the_pause_is_0(client_factory: ClientFactory) -> None:
-    service = client_factory(load=False, reload_s=0).service
-    thread = threading.Thread(target=service._follow, daemon=True)
-    thread.start()
-    thread.join(30)
-    assert (thread.is_alive(), service.live.looked_at(), service.live.problems()) == (False, None, [])
