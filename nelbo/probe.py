@@ -64,7 +64,7 @@ class Probe:
         No record makes it take more than a whole chunk does: `nelbo.admission` sees to that.
 
         Raises:
-            BundleError: it does not, or no process can be started to find out.
+            BundleError: it does not; caused by an `OSError` or `MemoryError` where that could not be found out.
         """
         feed = _feed(bundle)
         seen = _digest(bundle.graph, feed)
@@ -76,6 +76,8 @@ class Probe:
                 problem = self._problem(bundle.graph, feed)
             except OSError as error:  # which says nothing of the bundle
                 raise BundleError(f"{where} could not be started: {error.strerror}") from error
+            except MemoryError as error:  # nor does this, of this bundle alone
+                raise BundleError(f"{where} {error}") from error
             if problem is not None:
                 raise BundleError(f"{where} {problem}")
             _held.add(seen)
@@ -175,13 +177,14 @@ def _end(process: Process) -> None:
 
 
 def _verdict(answer: bytes, returncode: int, limits: Limits, *, is_late: bool) -> str | None:
+    """What was wrong, if anything; what may be otherwise the next time is raised."""
     if answer:
         text = answer.decode(errors="replace")
         return None if text == trial.HELD else f"could not run it: {text}"
     if returncode == -signal.SIGXCPU or is_late:
         return f"took more than {limits.cpu_s} s of a processor or {limits.wall_s:g} s"
     if returncode == -signal.SIGKILL:
-        return "was killed, as by a machine that is short of memory"
+        raise MemoryError("was killed, as by a machine that is short of memory")
     if returncode < 0:
         return f"ended by {signal.Signals(-returncode).name}"
     return f"ended with code {returncode} and no answer"

@@ -91,6 +91,11 @@ class Trust:
             )
         return Signer(found.key_id, owner)
 
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that have a minimum version."""
+        return frozenset(self._file.minimum_versions)
+
     def check_version(self, name: str, version: str) -> None:
         """Returns if the version is not older than the model's oldest that is served.
 

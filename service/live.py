@@ -167,6 +167,9 @@ class Live:
         names = self._list()
         if self._unlisted is None and not self._states:
             logs.event("no model", level=logging.WARNING, models=str(self.store.root))
+        if self._trust is not None and self._unlisted is None:
+            for name in sorted(self._trust.models - set(names)):  # misspelt, it would protect nothing
+                logs.event("minimum version of no model", level=logging.WARNING, model=name)
         for name in names:
             self.load(name)
         self._probe.close()

@@ -538,6 +538,27 @@ def test_a_version_that_could_not_be_probed_is_tried_at_the_next_look(
     assert live.problems() == []
 
 
+def test_a_model_whose_probe_was_killed_is_probed_anew_at_a_later_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a machine that is short of memory, say, which it will not always be."""
+    versions(tmp_path, "1")
+    start = trial.start
+
+    def killed() -> trial.Process:
+        monkeypatch.setattr(trial, "start", start)
+        process = start()
+        process.kill()
+        return process
+
+    monkeypatch.setattr(probe, "_held", set())
+    monkeypatch.setattr(trial, "start", killed)
+    live = loaded(tmp_path)
+    assert "the probe was killed" in live.problems()[0]
+    live.follow()
+    assert live.problems() == []
+
+
 # --- strangers' bundles ------------------------------------------------------------------------------
 
 
@@ -596,3 +617,12 @@ def test_where_keys_are_pinned_a_model_of_another_key_or_too_old_is_not_ready(tm
     fans, pumps = live.problems()
     assert "which is not pinned" in fans
     assert "is older than 20990101T000000Z-0000" in pumps
+
+
+def test_a_minimum_version_of_no_model_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    signed(write_tiny_bundle(tmp_path / "models"))
+    live = Live(Store(tmp_path / "models"), trust=trust_in(tmp_path, KEY, pupms="20260101T000000Z-0000"))
+    live.load_all()
+    lines = [json.loads(logs.JsonFormatter(tmp_path).format(record)) for record in caplog.records]
+    assert ("minimum version of no model", "pupms") in [(line["event"], line.get("model")) for line in lines]
+    assert live.problems() == []
