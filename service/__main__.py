@@ -49,7 +49,9 @@ import socket  # noqa: E402
 
 from nelbo.errors import TrustError  # noqa: E402
 from nelbo.probe import Probe  # noqa: E402
+from nelbo.resources import read_resources  # noqa: E402
 from service import logs  # noqa: E402
+from service.capacity import capacity_of  # noqa: E402
 from service.keyring import key_ring_of  # noqa: E402
 from service.keys import KeysError  # noqa: E402
 from service.loader import loader_of  # noqa: E402
@@ -69,14 +71,8 @@ def main() -> int:
         return 2
     logs.configure(settings.log_level, settings.models.absolute())
     keep_freed_memory()
-    loader.begin()
-    # To import this takes as long as to load a model, and most of that is another process's work.
-    from service.app import Service  # noqa: PLC0415
-    from service.serving import serve  # noqa: PLC0415
-
-    service = Service(settings, loader, keys)
     host, port = listener.getsockname()[:2]
-    capacity = service.capacity
+    capacity = capacity_of(settings, read_resources())
     logs.event(
         "listening",
         host=host,
@@ -85,8 +81,14 @@ def main() -> int:
         max_queued_records=capacity.max_queued_records,
         max_connections=capacity.max_connections,
     )
-    service.access.announce(is_loopback=settings.is_loopback)
     try:
+        loader.begin()
+        # To import this takes as long as to load a model, and most of that is another process's work.
+        from service.app import Service  # noqa: PLC0415
+        from service.serving import serve  # noqa: PLC0415
+
+        service = Service(settings, loader, keys, capacity)
+        service.access.announce(is_loopback=settings.is_loopback)
         serve(service, listener)
     finally:
         logs.event("stopped")

@@ -20,7 +20,7 @@ from service.answer import ScoreAnswer
 from service.apart import Apart
 from service.batching import Batching
 from service.body import Bodies, headers_of, is_stream, read_request, request_of
-from service.capacity import capacity_of
+from service.capacity import Capacity, capacity_of
 from service.catalog import ModelDescription, Models, Versions
 from service.edge import UNMATCHED, Edge
 from service.keyring import KeyRing, key_ring_of
@@ -47,14 +47,14 @@ class Service:
         settings: of the process.
         loader: of the models.
         keys: of those who may ask; None where there is no file of them.
+        capacity: for how much at once.
     """
 
-    def __init__(self, settings: Settings, loader: Loader, keys: KeyRing | None) -> None:
-        self.settings, self.loader, self.keys = settings, loader, keys
+    def __init__(self, settings: Settings, loader: Loader, keys: KeyRing | None, capacity: Capacity) -> None:
+        self.settings, self.loader, self.keys, self.capacity = settings, loader, keys, capacity
         self.live = loader.live
         self.access = Access(self.keys, is_open=settings.is_open, is_local=settings.access is None)
         self.metrics = Metrics(self.live, are_keys_current=lambda: self.keys is None or self.keys.is_current)
-        self.capacity = capacity_of(settings, read_resources())
         self.batching = Batching(
             self.live, self.metrics, settings.max_records, self.capacity, settings.request_deadline_s
         )
@@ -84,6 +84,16 @@ class Service:
         self.batching.close()
 
 
+def service_of(settings: Settings) -> Service:
+    """What the routes share, with what this machine or container has.
+
+    Raises:
+        KeysError: the file of keys is wrong.
+        TrustError: the file of pinned keys will not do.
+    """
+    return Service(settings, loader_of(settings), key_ring_of(settings), capacity_of(settings, read_resources()))
+
+
 def create_app(of: Settings | Service) -> FastAPI:
     """The application; its models are loaded when it starts, or by `app.state.service.live.load_all()`.
 
@@ -97,7 +107,7 @@ def create_app(of: Settings | Service) -> FastAPI:
         KeysError: the file of keys is wrong.
         TrustError: the file of pinned keys will not do.
     """
-    service = Service(of, loader_of(of), key_ring_of(of)) if isinstance(of, Settings) else of
+    service = service_of(of) if isinstance(of, Settings) else of
     settings = service.settings
     app = FastAPI(
         title="nelbo",

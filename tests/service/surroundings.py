@@ -46,12 +46,14 @@ class Running:
     def score(self, n: int = 1, query: str = "") -> httpx.Response:
         return self.ask(f"/v1/models/pumps/score{query}", json={"records": [odd_record()] * n})
 
-    def is_well(self) -> bool:
-        """Whether it scores as ever, says so, and shows its metrics."""
+    def expect_well(self) -> None:
+        """Returns if it scores as ever, says so, and shows its metrics."""
         found = self.score()
-        flagged = found.status_code == 200 and found.json()["results"][0]["flagged"] is True
-        others = [self.ask(path).status_code for path in ("/healthz/live", "/healthz/ready", "/metrics", "/v1/models")]
-        return flagged and others == [200] * 4
+        assert found.status_code == 200, found.text
+        assert found.json()["results"][0]["flagged"] is True
+        for path in ("/healthz/live", "/healthz/ready", "/metrics", "/v1/models"):
+            other = self.ask(path)
+            assert other.status_code == 200, f"{path}: {other.text}"
 
     def wait(self) -> None:
         """Returns when it scores."""

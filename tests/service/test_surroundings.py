@@ -43,7 +43,7 @@ def test_a_store_that_is_deleted_touches_nothing_that_serves(store: Path) -> Non
     with running(store) as service:
         shutil.rmtree(store)
         assert service.ask("/v1/models/pumps/reload", content=b"").status_code >= 400
-        assert service.is_well()
+        service.expect_well()
 
 
 @needs_root
@@ -51,7 +51,7 @@ def test_a_store_that_hangs_touches_nothing_that_serves_and_no_stop(store: Path)
     with running(store) as service, hanging(store):
         threading.Thread(target=lambda: _try(service, "/v1/models/pumps/versions"), daemon=True).start()
         time.sleep(0.2)  # it waits by now
-        assert service.is_well()
+        service.expect_well()
         assert service.stop() == 0
 
 
@@ -60,7 +60,7 @@ def test_a_store_that_is_cut_off_touches_nothing_that_serves(store: Path) -> Non
     with running(store) as service, hanging(store) as connection:
         os.close(connection)
         assert service.ask("/v1/models/pumps/versions").status_code == 503
-        assert service.is_well()
+        service.expect_well()
 
 
 @needs_root
@@ -85,7 +85,7 @@ def test_aliases_that_are_a_pipe_are_refused_and_not_waited_for(store: Path) -> 
     with running(store) as service:
         os.mkfifo(store / "pumps" / "aliases.json")
         assert service.ask("/v1/models/pumps/versions").status_code == 503
-        assert service.is_well()
+        service.expect_well()
 
 
 @needs_root
@@ -97,7 +97,7 @@ def test_a_service_needs_no_disk_that_it_may_write(store: Path) -> None:
         '! touch "$NELBO_MODELS/x" 2>/dev/null && ! touch /tmp/x 2>/dev/null && exec "$@"'
     )
     with running(store, before=["unshare", "-m", "sh", "-c", script, "sh"]) as service:
-        assert service.is_well()
+        service.expect_well()
         assert service.stop() == 0
 
 
@@ -109,7 +109,7 @@ def test_a_log_that_nobody_reads_stops_nobody(store: Path) -> None:
     size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
     os.write(writing, b"x" * size)
     with running(store, stderr=writing) as service:
-        assert service.is_well()
+        service.expect_well()
         assert os.read(reading, size) == b"x" * size
         assert service.stop() == 0
     os.close(writing)
@@ -130,7 +130,7 @@ def test_a_log_that_cannot_be_written_stops_nobody(how: str, store: Path) -> Non
         stderr = stack.enter_context(open("/dev/full", "wb")) if how == "full" else writing
         before = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"] if how == "closed" else []
         service = stack.enter_context(running(store, before=before, stderr=stderr))
-        assert service.is_well()
+        service.expect_well()
         if how == "closed":  # else a connection would have their numbers, and get what a library prints
             opened = [os.readlink(f"/proc/{service.process.pid}/fd/{number}") for number in range(3)]
             assert opened == ["/dev/null"] * 3
@@ -145,7 +145,7 @@ def test_a_terminal_that_is_closed_is_a_stop(store: Path) -> None:
 def test_a_terminal_that_is_closed_is_none_under_nohup(store: Path) -> None:
     with running(store, before=["nohup"]) as service:
         service.process.send_signal(signal.SIGHUP)
-        assert service.is_well()
+        service.expect_well()
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_answer_ends_nothing(store: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_answer_ends_nothing(store: Pa
                 head = b"POST /v1/models/pumps/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
                 connection.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
                 connection.recv(1)
-        assert service.is_well()
+        service.expect_well()
 
 
 def test_a_service_that_is_killed_starts_again_at_the_same_port_and_answers_the_same(store: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_request_that_finds_no_memory_is_refused_and_the_next_one_answered(sto
             refused = service.score(60_000, "?explain=none")
             assert (refused.status_code, refused.json()["type"]) == (503, "urn:nelbo:problem:out-of-resources")
             assert refused.headers["retry-after"] == "1"
-            assert service.is_well()
+            service.expect_well()
         assert service.score(60_000, "?explain=none").status_code == 200
 
 
@@ -186,7 +186,7 @@ def test_a_process_that_gets_no_more_threads_goes_on_scoring(store: Path) -> Non
     """Those that score large bodies are there from the start. A thread needs 8 MiB of address space."""
     with running(store) as service, little_memory(service.process.pid, 4 * MIB):
         assert service.score(1_000, "?explain=none").status_code == 200
-        assert service.is_well()
+        service.expect_well()
 
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -208,7 +208,7 @@ def test_a_clock_that_jumps_by_years_changes_no_answer_and_no_duration(store: Pa
             offset.write_text(jump)
             found = service.score().json()
             assert found["results"] == before["results"]
-            assert service.is_well()
+            service.expect_well()
             ages.append(_age(service))
         durations = Scrape(service.ask("/metrics").text)
         route = "/v1/models/{name}/score"
@@ -233,4 +233,4 @@ def test_scrapes_that_are_read_byte_by_byte_keep_nobody_waiting(store: Path) -> 
             slow.append(connection)
         for _ in range(20):
             assert {connection.recv(1) for connection in slow} != {b""}
-            assert service.is_well()
+            service.expect_well()
