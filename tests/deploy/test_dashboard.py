@@ -1,10 +1,16 @@
 import json
+import re
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -14,7 +20,7 @@ from benchmarks.panels import DASHBOARD, Panel, read_panels
 from benchmarks.serving_process import serving, wait_until_ready
 from benchmarks.watching import RULES, Prometheus, watching
 from service.keys import new_key, write_keys
-from tests.bundles import write_tiny_bundle
+from tests.bundles import normal_records, write_tiny_bundle
 from tests.deploy.programs import program
 
 PANELS = [panel for panel in read_panels() if panel.kind != "row"]
@@ -24,6 +30,8 @@ RECORDS = [
     for group in yaml.safe_load((RULES / "recording.yml").read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 ]
+N_IDLE, N_BUSY, N_LARGE = 4, 2, 5000  # connections that send nothing, those that do, and records of their requests
+METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 VARIABLES = {"__rate_interval": "10s", "job": "nelbo", "model": ".*"}
 
 
@@ -45,7 +53,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     traffic, sent = Traffic(models, "pumps", np.random.default_rng(5)), []
     started = time.time()
     with (
-        serving(models) as service,
+        serving(models, RELOAD_S=1) as service,
         watching(service.url, tmp_path_factory.mktemp("prometheus"), prometheus) as watcher,
     ):
         wait_until_ready(service.url)
@@ -58,6 +66,51 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             time.sleep(max(0.0, until - time.monotonic()))
         _wait_for_scrapes(watcher, 3)
         yield Watched(watcher, sent, started)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has seen large requests, idle connections, a damaged version and a broken file of keys."""
+    prometheus = program("prometheus", "apt-get install prometheus")
+    models, folder = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("troubled")
+    write_tiny_bundle(models)
+    text, key = new_key(["score"], "sender", datetime.now(UTC), None)
+    write_keys(folder / "keys.json", [key])
+    damaged = write_tiny_bundle(folder / "damaged", version="20260402T081500Z-0bad")
+    (damaged / "score.onnx").write_bytes(b"no graph")
+    (folder / "prometheus").mkdir()
+    with (
+        serving(models, KEYS=folder / "keys.json", METRICS_OPEN="true", RELOAD_S=1) as service,
+        ExitStack() as connections,
+        ThreadPoolExecutor(N_BUSY) as threads,
+    ):
+        wait_until_ready(service.url)
+        with watching(service.url, folder / "prometheus", prometheus) as watcher:
+            _wait_for_scrapes(watcher, 1)  # so that the load of the start is counted before
+            damaged.rename(models / "pumps" / damaged.name)  # in one step, or a look could come between two of them
+            (folder / "keys.json").write_text("{")
+            address = ("127.0.0.1", httpx.URL(service.url).port)
+            for _ in range(N_IDLE):
+                connections.enter_context(socket.create_connection(address))
+            until = time.monotonic() + 6.0
+            list(threads.map(_send_large_requests, [service.url] * N_BUSY, [text] * N_BUSY, [until] * N_BUSY))
+            _wait_for_scrapes(watcher, 1)
+            yield watcher
+
+
+def _send_large_requests(url: str, key: str, until: float) -> None:
+    body = msgspec.json.encode({"records": normal_records(100) * (N_LARGE // 100)})
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        while time.monotonic() < until:
+            assert client.post("/v1/models/pumps/score", content=body).status_code == 200
+
+
+def _shown(prometheus: Prometheus, title: str) -> dict[str, float]:
+    """What a panel with one query shows last, by its legend."""
+    ((query,),) = [panel.queries for panel in PANELS if panel.title == title]
+    found = prometheus.query(query.filled(**VARIABLES))
+    return {query.name(sample["metric"]): float(sample["value"][1]) for sample in found}
 
 
 def _wait_for_scrapes(prometheus: Prometheus, n: int) -> None:
@@ -133,6 +186,59 @@ def test_the_flagged_share_is_what_the_answers_said(watched: Watched) -> None:
     assert float(found["value"][1]) == pytest.approx(flagged / (flagged + normal), abs=0.05)
 
 
+def test_the_queue_shows_records_of_the_requests_that_wait(troubled: Prometheus) -> None:
+    (most,) = _shown(troubled, "Records in the queue").values()
+    assert 0 < most <= N_BUSY * N_LARGE
+
+
+def test_idle_and_busy_connections_are_shown_and_the_one_of_prometheus(troubled: Prometheus) -> None:
+    assert list(_shown(troubled, "Connections").values()) == [N_IDLE + N_BUSY + 1]
+
+
+def test_a_damaged_version_is_shown_as_one_load_that_failed(troubled: Prometheus) -> None:
+    found = _shown(troubled, "Loads of the last hour by outcome")
+    # `increase` reckons from the first and last scrape to an interval beyond them, so that 1 is not quite 1.
+    assert {outcome: round(n) for outcome, n in found.items()} == {
+        "loaded": 0,
+        "unchanged": 0,
+        "failed": 1,
+        "schema-changed": 0,
+    }
+
+
+def test_a_refused_version_leaves_one_in_memory(troubled: Prometheus) -> None:
+    assert _shown(troubled, "Versions in memory") == {"pumps": 1}
+
+
+def test_a_store_that_is_looked_at_each_second_was_seconds_ago(troubled: Prometheus) -> None:
+    (seconds,) = _shown(troubled, "Since the last look at the store").values()
+    assert 0 <= seconds < 5  # a second each for pause, sweep and scrape, and two for a busy machine
+
+
+def test_a_broken_file_of_keys_is_shown_as_no(troubled: Prometheus) -> None:
+    (panel,) = [panel for panel in PANELS if panel.title == "Keys as in their file"]
+    (value,) = _shown(troubled, panel.title).values()
+    (mapping,) = panel.raw["fieldConfig"]["defaults"]["mappings"]
+    assert mapping["options"][f"{value:g}"]["text"] == "no"
+
+
+def test_each_metric_is_on_the_dashboard_or_in_a_rule() -> None:
+    documented = set(re.findall(r"^\| `(nelbo_\w+)` ", METRICS.read_text(encoding="utf-8"), re.MULTILINE))
+    rules = "".join((RULES / name).read_text(encoding="utf-8") for name in ("recording.yml", "alerts.yml"))
+    used = re.findall(r"nelbo_\w+", " ".join([rules, *(query.expression for _, query in QUERIES)]))
+    assert documented - {re.sub("_(bucket|sum|count)$", "", name) for name in used} == set()
+
+
+@pytest.mark.parametrize("title", ["Since the last look at the store", "Age of the calibration"])
+def test_a_stat_turns_red_where_its_alert_fires(title: str) -> None:
+    (panel,) = [panel for panel in PANELS if panel.title == title]
+    (metric,) = re.findall(r"nelbo_\w+", panel.queries[0].expression)
+    groups = yaml.safe_load((RULES / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    (bound,) = [rule["expr"].split(">")[1] for group in groups for rule in group["rules"] if metric in rule["expr"]]
+    (red,) = [s["value"] for s in panel.raw["fieldConfig"]["defaults"]["thresholds"]["steps"] if s["color"] == "red"]
+    assert red == np.prod([float(factor) for factor in bound.split("*")])
+
+
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
 def test_each_panel_says_what_healthy_looks_like(panel: Panel) -> None:
     assert panel.description.startswith("Healthy: ")
@@ -140,7 +246,7 @@ def test_each_panel_says_what_healthy_looks_like(panel: Panel) -> None:
     assert panel.raw["datasource"]["uid"] == "${datasource}"
 
 
-def test_the_dashboard_has_its_rows_and_no_panel_covers_another() -> None:
+def test_the_dashboard_has_its_rows_and_its_panels_fill_them_without_covering_another() -> None:
     rows = [panel.title for panel in read_panels() if panel.kind == "row"]
     assert rows == ["Traffic", "Decisions", "p-values", "Latency", "Data quality", "Drift", "Models", "Process"]
     cells = [
@@ -150,7 +256,15 @@ def test_the_dashboard_has_its_rows_and_no_panel_covers_another() -> None:
         for y in range(p.position["y"], p.position["y"] + p.position["h"])
     ]
     assert len(cells) == len(set(cells))
-    assert max(x for x, _ in cells) == 23
+    height = max(y for _, y in cells) + 1
+    assert set(cells) == {(x, y) for x in range(24) for y in range(height)}
+
+
+def test_panels_are_read_in_the_order_in_which_they_lie_and_have_ids_of_their_own() -> None:
+    panels = read_panels()
+    places = [(panel.position["y"], panel.position["x"]) for panel in panels]
+    assert places == sorted(places)
+    assert len({panel.raw["id"] for panel in panels}) == len(panels)
 
 
 def test_the_variables_are_those_that_the_queries_use() -> None:
