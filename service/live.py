@@ -195,6 +195,9 @@ class Live:
             except OSError as error:
                 self._note_unlisted(f"{self.store.root}: cannot be read: {error.strerror}")
                 return []
+            if not names and not self.store.root.is_dir():  # not mounted, say: nobody has removed any model
+                self._note_unlisted(f"{self.store.root} is not there")
+                return []
             self._unlisted = None
             gone = {name: state for name, state in self._states.items() if name not in names}
             kept = {name: _orphaned(name, state) for name, state in gone.items() if state.scorer is not None}

@@ -440,12 +440,24 @@ def test_a_model_that_never_served_is_forgotten_when_it_was_removed(tmp_path: Pa
     assert (live.names(), live.problems()) == (["pumps"], [])
 
 
-def test_a_store_that_is_gone_leaves_everything_serving(tmp_path: Path) -> None:
+def test_a_store_that_is_gone_leaves_everything_serving_and_counts_as_not_looked_at(tmp_path: Path) -> None:
     versions(tmp_path / "models", "1")
     live = loaded(tmp_path / "models")
-    shutil.rmtree(tmp_path / "models")
+    (tmp_path / "models").rename(tmp_path / "away")
     live.follow()
-    assert (served(live), live.problems()) == ("1", [])
+    assert (served(live), live.problems(), state_of(live).failure) == ("1", [], None)
+    assert (live.unlisted(), live.looked_at()) == (f"{tmp_path / 'models'} is not there", None)
+    (tmp_path / "away").rename(tmp_path / "models")
+    live.follow()
+    assert (live.unlisted(), live.looked_at()) == (None, 1000.0)
+
+
+def test_a_store_that_is_not_there_yet_is_a_problem_until_it_is(tmp_path: Path) -> None:
+    live = loaded(tmp_path / "models")
+    assert live.problems() == ["NELBO_MODELS is not there"]
+    versions(tmp_path / "models", "1")
+    live.follow()
+    assert live.problems() == []
 
 
 def test_a_store_that_cannot_be_read_at_the_start_is_read_at_a_later_look(tmp_path: Path) -> None:
