@@ -1,5 +1,7 @@
 """The thread that loads the models."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 from service.loader import Loader, loader_of
 from service.settings import Settings
 from tests.bundles import write_tiny_bundle
+from tests.service.process import environment
 
 
 @contextmanager
@@ -60,3 +63,23 @@ def test_it_begins_once(tmp_path: Path) -> None:
     loader.begin()
     assert threading.active_count() == before + 1
     loader.stop()
+
+
+def test_to_load_a_model_imports_nothing(tmp_path: Path) -> None:
+    """The first load runs beside the imports of the app, and two threads that import see half a module."""
+    write_tiny_bundle(tmp_path)
+    code = """
+import sys
+import service.__main__
+from nelbo.resources import read_resources
+from service.loader import loader_of
+from service.settings import Settings
+live = loader_of(Settings()).live
+read_resources()
+before = set(sys.modules)
+live.load_all()
+print(live.problems(), set(sys.modules) - before, "fastapi" in sys.modules)
+"""
+    env = environment(MODELS=tmp_path)
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert found.stdout == "[] set() False\n"
