@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from nelbo.errors import TrustError
+
 PREFIX = "NELBO_"
 LogLevel = Literal["debug", "info", "warning", "error"]
 AccessRule = Literal["keys", "open"]
@@ -136,7 +138,7 @@ def read_settings() -> Settings:
         problems += [_problem(str(fault["loc"][0]), fault["input"]) for fault in error.errors()]
     given = {name.upper()[len(PREFIX) :]: value for name, value in os.environ.items() if _is_ours(name)}
     problems += [line for line in _empty(given) if line not in problems]
-    problems += [*_wrong_folders(given), *_unknown(given)]
+    problems += [*_wrong_folders(given), *_wrong_files(given), *_unknown(given)]
     if found is not None:
         problems += _conflicts(found)
     if found is None or problems:
@@ -178,6 +180,26 @@ def _wrong_folders(given: Mapping[str, str]) -> Iterator[str]:
         why = why_no_folder(Path(value)) if value else None
         if why is not None:
             yield f"{_problem(name, value)}, {why}"
+
+
+def _wrong_files(given: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong in the files that settings name, line by line; a file of keys need not be there."""
+    keys, trust = given.get("KEYS", ""), given.get("TRUST", "")
+    # Each is imported where it is asked for: what it needs takes time and memory.
+    if os.path.exists(keys):  # False where that cannot be told
+        from service.keys import KeysError, read_keys  # noqa: PLC0415
+
+        try:
+            read_keys(Path(keys))
+        except KeysError as error:
+            yield from str(error).splitlines()
+    if trust:
+        from nelbo.trust import read_trust  # noqa: PLC0415
+
+        try:
+            read_trust(Path(trust))
+        except TrustError as error:
+            yield from str(error).splitlines()
 
 
 def why_no_folder(path: Path) -> str | None:

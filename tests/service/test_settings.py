@@ -148,9 +148,20 @@ def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_kind_of_problem_is_listed_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys, trust = tmp_path / "keys.json", tmp_path / "trust.json"
+    keys.write_text("{")
+    trust.write_text('{"keys": {}, "minimum_versions": {"pumps": 1}}')
     for name, value in (("PORT", "x"), ("MAX_RECORDS", "0"), ("MODELS", str(tmp_path / "none")), ("MODLES", "y")):
         monkeypatch.setenv(f"NELBO_{name}", value)
+    monkeypatch.setenv("NELBO_KEYS", str(keys))
+    monkeypatch.setenv("NELBO_TRUST", str(trust))
     with pytest.raises(SettingsError) as caught:
         read_settings()
     names = [line.partition(":")[0] for line in str(caught.value).splitlines()]
-    assert names == ["NELBO_PORT", "NELBO_MAX_RECORDS", "NELBO_MODELS", "NELBO_MODLES"]
+    of_files = ["the file of keys", str(trust), str(trust)]
+    assert names == ["NELBO_PORT", "NELBO_MAX_RECORDS", "NELBO_MODELS", *of_files, "NELBO_MODLES"]
+
+
+def test_a_file_of_keys_need_not_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NELBO_KEYS", str(tmp_path / "none" / "keys.json"))
+    assert read_settings().keys == tmp_path / "none" / "keys.json"
