@@ -56,7 +56,7 @@ _BROUGHT_BY = {
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or NAME[@version|@alias].")]
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet or NDJSON; a record a row.")]
 TablePaths = Annotated[list[Path], typer.Argument(metavar="TABLE...", help="CSV, Parquet or NDJSON; a record a row.")]
-Models = Annotated[Path, typer.Option(help="The folder that holds models.")]
+Models = Annotated[Path, typer.Option(envvar="NELBO_MODELS", help="The folder that holds models.")]
 Rate = Annotated[float | None, typer.Option(help="False-alarm rate; the bundle's own if not given.")]
 Confidence = Annotated[float | None, typer.Option(help="Keep the true rate below the rate with this probability.")]
 MaxFalseAlarms = Annotated[float | None, typer.Option(help="Instead of a rate: so many false alarms a while.")]

@@ -74,10 +74,10 @@ class Probe:
             where = f"bundle '{bundle.label}': score.onnx: the probe"
             try:
                 problem = self._problem(bundle.graph, feed)
+            except (MemoryError, TimeoutError) as error:  # which may be another's fault
+                raise BundleError(f"{where} {error}") from error
             except OSError as error:  # which says nothing of the bundle
                 raise BundleError(f"{where} could not be started: {error.strerror}") from error
-            except MemoryError as error:  # nor does this, of this bundle alone
-                raise BundleError(f"{where} {error}") from error
             if problem is not None:
                 raise BundleError(f"{where} {problem}")
             _held.add(seen)
@@ -181,8 +181,10 @@ def _verdict(answer: bytes, returncode: int, limits: Limits, *, is_late: bool) -
     if answer:
         text = answer.decode(errors="replace")
         return None if text == trial.HELD else f"could not run it: {text}"
-    if returncode == -signal.SIGXCPU or is_late:
-        return f"took more than {limits.cpu_s} s of a processor or {limits.wall_s:g} s"
+    if is_late:
+        raise TimeoutError(f"was not done after {limits.wall_s:g} s, as on a machine that is short of processors")
+    if returncode == -signal.SIGXCPU:
+        return f"took more than {limits.cpu_s} s of a processor"
     if returncode == -signal.SIGKILL:
         raise MemoryError("was killed, as by a machine that is short of memory")
     if returncode < 0:

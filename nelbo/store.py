@@ -1,8 +1,9 @@
 """Where bundles live: `models/<name>/<version>/`, and `aliases.json` that says which version is live."""
 
+import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,13 @@ class Store:
         """
         if not self.root.is_dir():
             return []
-        found = sorted(path.name for path in self.root.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
+        entries = (path for path in self.root.iterdir() if NAME.fullmatch(path.name))
+        found = sorted(path.name for path in entries if _may_be(path.is_dir))
         return [name for name in found if self._may_have_versions(name)]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a folder for a model of this name, be there a version in it or not."""
+        return NAME.fullmatch(name) is not None and os.path.isdir(self.root / name)
 
     def _may_have_versions(self, name: str) -> bool:
         try:
@@ -62,7 +68,7 @@ class Store:
         folder = self.root / name
         if NAME.fullmatch(name) is not None and folder.is_dir():
             entries = (path for path in folder.iterdir() if VERSION.fullmatch(path.name))
-            yield from (path.name for path in entries if (path / MANIFEST).is_file())
+            yield from (path.name for path in entries if _may_be((path / MANIFEST).is_file))
 
     def aliases(self, name: str) -> dict[str, str]:
         """Version by alias.
@@ -74,7 +80,9 @@ class Store:
         try:
             return {} if text is None else msgspec.json.decode(text, type=dict[str, str])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise StoreError(f"{self.root / name / ALIASES}: cannot be read: {error}") from error
+            raise StoreError(
+                f"{self.root / name / ALIASES}: cannot be read: {error}; without the file the newest version is live"
+            ) from error
 
     def aliases_text(self, name: str) -> bytes | None:
         """The file that aliases are read from; None where there is none.
@@ -133,6 +141,8 @@ class Store:
         return self.root / name / wanted
 
     def _known(self) -> str:
+        if not self.root.is_dir():
+            raise StoreError(f"{self.root} is not there")
         try:
             return ", ".join(self.names()) or "none"
         except OSError as error:
@@ -200,6 +210,14 @@ class Store:
             raise StoreWriteError(
                 f"model '{name}' in {self.root} cannot be changed: {error.strerror or error}"
             ) from error
+
+
+def _may_be(is_so: Callable[[], bool]) -> bool:
+    """Whether something is so; also where that cannot be told: whoever reads it then says why, and of it alone."""
+    try:
+        return is_so()
+    except OSError:
+        return True
 
 
 def find_bundle(reference: str, models: Path) -> Path:

@@ -34,6 +34,7 @@ gc.disable()  # what is imported stays, and to look through it again and again t
 # its own handlers over these while it serves.
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or how a child has ended could not be asked
 # A terminal that is closed is one more way to stop; under nohup it is none.
 if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
     signal.signal(signal.SIGHUP, _hang_up)

@@ -32,6 +32,7 @@ from service.page import documentation_page
 from service.problems import JSON, OF_ERROR, Answer, Kind, ProblemError, problem
 from service.progress import progress_of
 from service.request import ScoreRequest
+from service.scrapes import Scrapes
 from service.settings import Settings
 from service.stream import Streams
 from service.v2.refusal import in_form_of
@@ -228,6 +229,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _add_operations(app: FastAPI, service: Service) -> None:
     plain = partial(app.get, response_class=PlainTextResponse, tags=["operations"])
     health = partial(plain, openapi_extra=declaring("open"))
+    scrapes = Scrapes(service.metrics.exposition)
     of_metrics = declaring("open" if service.settings.metrics_open else "read")
 
     @health("/healthz/live", summary="Is the process alive", operation_id="alive")
@@ -254,7 +256,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
     @plain("/metrics", summary="Metrics for Prometheus", operation_id="metrics", openapi_extra=of_metrics)
     async def metrics(request: Request) -> Response:
-        body, content_type = service.metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = await scrapes.take(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
 

@@ -103,7 +103,8 @@ def models(live: Live) -> Models:
 
 
 def _summary(live: Live, name: str, state: ModelState) -> Summary:
-    reason = None if state.failure is None else live.said(state.failure)
+    why = state.failure or live.unlisted()
+    reason = None if why is None else live.said(why)
     if state.scorer is None:
         return Summary(name, "loading" if reason is None else "failed", None, None, reason)
     return Summary(name, "loaded", state.scorer.bundle.version, state.scorer.bundle.digest, reason)

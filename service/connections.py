@@ -41,6 +41,8 @@ _ALWAYS = ("/healthz/", "/v2/health/", "/metrics")
 # A line for each stranger whose bytes are no HTTP would be a flood: the metrics count them.
 _LOGGER = logging.getLogger("uvicorn.error.connections")
 _LOGGER.setLevel(logging.ERROR)
+# Nor does it say anything that an answer was not ended: if that was not its client's doing, the app has said why.
+_LOGGER.addFilter(lambda record: not record.getMessage().startswith("ASGI callable returned without"))
 
 At = Literal["idle", "sending a head", "sending a body", "waiting", "reading", "leaving"]
 

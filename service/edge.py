@@ -63,14 +63,15 @@ class Edge:
             else:
                 status = refused.status
                 await respond(in_form_of(scope["path"], refused), request_id, send)
-        except ClientDisconnect:
-            status = status or CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
-            found = in_form_of(scope["path"], failed(error, headers, request_id, route_of(scope)))
-            if status == 0:
-                self._metrics.reject(kind_of(error))
-                await respond(found, request_id, send)
-                status = found.status
+            if has_left(error):
+                status = status or CLIENT_LEFT
+            else:
+                found = in_form_of(scope["path"], failed(error, headers, request_id, route_of(scope)))
+                if status == 0:
+                    self._metrics.reject(kind_of(error))
+                    await respond(found, request_id, send)
+                    status = found.status
         self._metrics.count_response(route or route_of(scope), scope["method"], status, time.perf_counter() - started)
 
     def _refused(self, headers: Headers, need: Need) -> Answer | None:
@@ -106,6 +107,13 @@ def ids_of(headers: Headers, request_id: bytes) -> RequestIds:
     traceparent = headers.get(b"traceparent", b"").decode("latin-1")
     return RequestIds(request_id.decode(), logs.trace_id_of(traceparent))
 
+
+def has_left(error: Exception) -> bool:
+    """Whether it means that the client is gone: before its request was whole, or before its answer was written."""
+    return isinstance(error, ClientDisconnect) or (isinstance(error, RuntimeError) and _CLOSED in str(error))
+
+
+_CLOSED = "the handler is closed"  # as uvloop says it of a connection that was reset while its answer was made
 
 # As onnxruntime and Python say it.
 _OUT_OF_RESOURCES = ("bad_alloc", "bad allocation", "Failed to allocate memory", "can't start new thread")

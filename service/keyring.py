@@ -14,6 +14,7 @@ from service.keys import SCOPES, Key, KeysError, Scope, digest_of, id_of, read_k
 from service.settings import Settings
 
 POLL_S = 1.0  # a key that was revoked works for so long at most, and while a request of its goes on
+_LATE_S = 10.0  # after which a look that has not ended is told: a file system hangs. Chosen
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class KeyRing:
         self._seen = self._stamp()
         self._stopping = threading.Event()
         self._problem: str | None = None
+        self._looked_at: float | None = None  # by the watch, on the monotonic clock; None where nobody watches
         if self._seen is not None:
             self._holders = _by_id(read_keys(path))
 
@@ -57,7 +59,8 @@ class KeyRing:
     @property
     def is_current(self) -> bool:
         """Whether the keys are those that the file holds."""
-        return self._problem is None
+        is_late = self._looked_at is not None and time.monotonic() - self._looked_at > _LATE_S
+        return self._problem is None and not is_late
 
     def holder(self, key: bytes) -> Holder | None:
         """Whose key it is; None where it is unknown, revoked or expired.
@@ -74,7 +77,7 @@ class KeyRing:
         It is tried again though the file stays the same: a file system may have failed, or descriptors been short.
         """
         stamp = self._stamp()
-        if stamp == self._seen and self.is_current:
+        if stamp == self._seen and self._problem is None:
             return
         is_news, self._seen = stamp != self._seen, stamp
         try:
@@ -89,6 +92,7 @@ class KeyRing:
 
     def watch(self) -> None:
         """Refreshes again and again until `close`, in a thread of its own: a file system may take its time."""
+        self._looked_at = time.monotonic()
         threading.Thread(target=self._watch, name="keys", daemon=True).start()
 
     def close(self) -> None:
@@ -97,7 +101,13 @@ class KeyRing:
 
     def _watch(self) -> None:
         while not self._stopping.wait(POLL_S):
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception as error:  # the edge of the thread: the next look may go well
+                is_news, self._problem = self._problem is None, type(error).__name__
+                if is_news:
+                    logs.event("keys not read", level=logging.ERROR, error=error, n_keys=len(self._holders))
+            self._looked_at = time.monotonic()
 
     def _stamp(self) -> tuple[int, ...] | None:
         """What differs when the file does; None where there is none."""

@@ -3,12 +3,11 @@
 import time
 
 from fastapi import FastAPI
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.app import Service
 from service.body import Headers, headers_of, is_stream, read_request
-from service.edge import CLIENT_LEFT, failed, kind_of, request_id_of, respond
+from service.edge import CLIENT_LEFT, failed, has_left, kind_of, request_id_of, respond
 from service.openapi import SCORE_PATH
 from service.problems import Answer, ProblemError
 from service.v2.queue import queued
@@ -42,19 +41,20 @@ class Lane:
             await self._app(scope, receive, send)
             return
         route, names = matched
-        started = time.perf_counter()
+        started, status = time.perf_counter(), 0
         request_id = request_id_of(headers)
         try:
             answer = await self._answer(route, names, headers, scope, receive)
             status = answer.status
             await respond(answer, request_id, send)
-        except ClientDisconnect:
-            status = CLIENT_LEFT
         except Exception as error:  # the edge of the process: nothing that a request does may end it
-            answer = in_form_of(scope["path"], failed(error, headers, request_id, route))
-            self._metrics.reject(kind_of(error))
-            status = answer.status
-            await respond(answer, request_id, send)
+            if has_left(error):
+                status = status or CLIENT_LEFT
+            else:
+                answer = in_form_of(scope["path"], failed(error, headers, request_id, route))
+                self._metrics.reject(kind_of(error))
+                status = answer.status
+                await respond(answer, request_id, send)
         self._metrics.count_response(route, "POST", status, time.perf_counter() - started)
 
     async def _answer(

@@ -71,7 +71,9 @@ class Lifecycle:
             ProblemError: as above; the alias is as it was too.
         """
         work = partial(self._promoted, name, version, force=force)
-        return await self._done(name, ("promote", name, version, force), work)
+        # Twice to the previous one is there and back again, so that no wish stands for another.
+        twin = object() if version == PREVIOUS else None
+        return await self._done(name, ("promote", name, version, force, twin), work)
 
     def _promoted(self, name: str, version: str, *, force: bool) -> Serving:
         swap = self._live.promote(name, version, force=force)

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from nelbo.bundle import read_manifest
 from nelbo.changes import changes, refuse_changes
-from nelbo.errors import NelboError, SchemaChangedError, UnknownVersionError
+from nelbo.errors import NelboError, SchemaChangedError
 from nelbo.probe import Probe
 from nelbo.scoring import Scorer
 from nelbo.store import Store
@@ -110,7 +110,8 @@ class Live:
         self.watches = Watches(clock)
         self.on_crowded: Callable[[str], None] = lambda _: None
         self._states: dict[str, ModelState] = {}
-        self._unlisted: str | None = f"the models in {store.root} are not known yet"
+        self._at_first = f"the models in {store.root} are not known yet"
+        self._unlisted: str | None = self._at_first
         self._loading = threading.Lock()
         self._in_memory: dict[str, WeakSet[Scorer]] = {}
         self._marks: dict[str, Marks] = {}  # of each model whose load needs no second try
@@ -198,7 +199,7 @@ class Live:
             if not names and not self.store.root.is_dir():  # not mounted, say: nobody has removed any model
                 self._note_unlisted(f"{self.store.root} is not there")
                 return []
-            self._unlisted = None
+            self._note_listed()
             gone = {name: state for name, state in self._states.items() if name not in names}
             kept = {name: _orphaned(name, state) for name, state in gone.items() if state.scorer is not None}
             self._states = {name: self._states.get(name, ModelState()) for name in names} | kept
@@ -213,6 +214,11 @@ class Live:
         if reason != self._unlisted:
             logs.event("models cannot be read", level=logging.ERROR, reason=reason)
         self._unlisted = reason
+
+    def _note_listed(self) -> None:
+        if self._unlisted not in (None, self._at_first):
+            logs.event("models can be read again")
+        self._unlisted = None
 
     def _catch_up(self, name: str) -> None:
         """Loads a model of which something has changed, unless that is nothing but its surroundings."""
@@ -255,7 +261,7 @@ class Live:
                 marks = marks.at(folder)
                 swap = self._swapped(name, folder, force=force)
             except NelboError as error:
-                if name in self._states or not isinstance(error, UnknownVersionError):
+                if self._concerns(name):
                     self._fail(name, error, marks)
                 raise
             self._marks[name] = marks
@@ -277,12 +283,11 @@ class Live:
             StoreWriteError: the store cannot be changed.
         """
         with self._loading:
+            folder = self.store.folder(name, version)  # that there is none concerns nobody but the asker
             try:
-                folder = self.store.folder(name, version)
                 swap = self._swapped(name, folder, force=force, first=partial(self.store.promote, name, folder.name))
             except NelboError as error:
-                if name in self._states:
-                    self._note_failure(name, error)
+                self._note_refusal(name, folder.name, error)
                 raise
             self._marks.pop(name, None)  # the next look sees that what is live serves
         _clear(swap)
@@ -310,6 +315,8 @@ class Live:
         if before.scorer is not None and before.scorer.bundle.digest == scorer.bundle.digest:
             self._put(name, replace(before, failure=None, loaded_at=self._clock()))
             self._loads[name, "unchanged"] += 1
+            if before.failure is not None:
+                logs.event("model serves what is live again", model=name, version=version)
             return Swap(name, version, version, changed=False)
         self.watches.verdict(scorer)  # begins its watch
         self._put(name, ModelState(scorer, None, self._clock()))
@@ -317,6 +324,10 @@ class Live:
         duration_s = round(time.perf_counter() - started, 3)
         logs.event("model loaded", model=name, version=version, previous=before.version, duration_s=duration_s)
         return Swap(name, version, before.version, changed=True)
+
+    def _concerns(self, name: str) -> bool:
+        """Whether a failure is a model's: of no model it is the asker's, of a store that is not there that of all."""
+        return self.store.root.is_dir() and (name in self._states or self.store.has(name))
 
     def _make_room(self, name: str, serving: Scorer | None) -> None:
         """Waits until no version of a model but the one that serves is in memory."""
@@ -337,17 +348,22 @@ class Live:
         """Says of a model that what is live in the store is not what serves, and why."""
         before = self._states.get(name, ModelState())
         self._put(name, replace(before, failure=str(error)))
-        self._note_failure(name, error, is_news=before.failure != str(error))
+        self._loads[name, _outcome(error)] += 1
+        if before.failure != str(error):
+            reason = str(error)
+            logs.event("model failed to load", level=logging.ERROR, model=name, reason=reason, serving=before.version)
         if _is_final(error):
             self._marks[name] = marks
         else:
             self._marks.pop(name, None)
 
-    def _note_failure(self, name: str, error: NelboError, *, is_news: bool = True) -> None:
-        self._loads[name, "schema-changed" if isinstance(error, SchemaChangedError) else "failed"] += 1
-        if is_news:
-            serving = self._states.get(name, ModelState()).version
-            logs.event("model failed to load", level=logging.ERROR, model=name, reason=str(error), serving=serving)
+    def _note_refusal(self, name: str, version: str, error: NelboError) -> None:
+        """Says of a version that it did not become live; what is live serves as before."""
+        self._loads[name, _outcome(error)] += 1
+        serving = self._states.get(name, ModelState()).version
+        logs.event(
+            "version refused", level=logging.WARNING, model=name, version=version, reason=str(error), serving=serving
+        )
 
     def _put(self, name: str, state: ModelState) -> None:
         """Replaces the whole table: whoever is reading it in another thread goes on reading the old one."""
@@ -363,6 +379,10 @@ def _clear(swap: Swap) -> None:
 def _orphaned(name: str, state: ModelState) -> ModelState:
     """The state of a model that is no longer in the store."""
     return replace(state, failure=f"model '{name}' is no longer in the store; what was loaded goes on serving")
+
+
+def _outcome(error: NelboError) -> Outcome:
+    return "schema-changed" if isinstance(error, SchemaChangedError) else "failed"
 
 
 def _is_final(error: NelboError) -> bool:

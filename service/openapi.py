@@ -114,7 +114,7 @@ SCORE_EXTRA: Document = {
             "in": "query",
             "description": "With JSON lines and `fdr`, and only then: the records that it holds for, one window after "
             "another. Each window is answered when it is whole.",
-            "schema": {"type": "integer", "minimum": 1},
+            "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
         },
         {
             "name": "explain",

@@ -105,7 +105,7 @@ def _strict(text: str | None) -> bool:
 def _window(text: str | None) -> int | None:
     if text is None:
         return None
-    return int(text) if _WINDOW.fullmatch(text) else refuse("window", "a whole number, at least 1", shown(text))
+    return int(text) if _WINDOW.fullmatch(text) else refuse("window", "a whole number from 1 to 999999999", shown(text))
 
 
 def expect_of_whole(query: Query) -> None:

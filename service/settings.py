@@ -192,14 +192,14 @@ def _wrong_files(given: Mapping[str, str]) -> Iterator[str]:
         try:
             read_keys(Path(keys))
         except KeysError as error:
-            yield from str(error).splitlines()
+            yield from (f"{PREFIX}KEYS: {line}" for line in str(error).splitlines())
     if trust:
         from nelbo.trust import read_trust  # noqa: PLC0415
 
         try:
             read_trust(Path(trust))
         except TrustError as error:
-            yield from str(error).splitlines()
+            yield from (f"{PREFIX}TRUST: {line}" for line in str(error).splitlines())
 
 
 def why_no_folder(path: Path) -> str | None:

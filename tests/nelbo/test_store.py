@@ -91,8 +91,20 @@ def test_unknown_model_and_version_are_refused_with_what_there_is(tmp_path: Path
     with pytest.raises(StoreError) as info:
         models.promote("pumps", NEW)
     assert str(info.value) == f"model 'pumps' in {tmp_path} has no version '{NEW}'; there: {OLD}; aliases: live"
-    with pytest.raises(StoreError, match=r"; there: none$"):
+    with pytest.raises(StoreError, match=r"/none is not there$"):
         Store(tmp_path / "none").live("pumps")
+
+
+def test_what_cannot_be_told_of_one_entry_hides_no_other(tmp_path: Path) -> None:
+    """A link to a name that no file system has is as good as one into a folder that only another user may enter."""
+    models = store(tmp_path, f"pumps@{OLD}")
+    (tmp_path / "zzz").symlink_to("a" * 300)
+    (tmp_path / "pumps" / NEW).symlink_to("a" * 300)
+    assert models.names() == ["pumps", "zzz"]
+    assert models.versions("pumps") == [OLD, NEW]
+    assert models.folder("pumps", OLD).name == OLD
+    with pytest.raises(StoreError, match="cannot be read: File name too long"):
+        models.versions("zzz")
 
 
 def test_alias_that_points_nowhere_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +19,7 @@ from fastapi.openapi.models import OpenAPI
 from service import access, keyring
 from service.access import Access
 from service.keyring import KeyRing
-from service.keys import Key, KeysError, Scope, new_key, write_keys
+from service.keys import Key, KeysError, Scope, new_key, read_keys, write_keys
 from service.lane import Lane
 from service.problems import ProblemError
 from service.settings import Settings
@@ -415,6 +417,57 @@ def test_a_key_that_was_revoked_while_the_file_could_not_be_read_stops_working_o
     assert (ring.is_current, ring.holder(text.encode()) is None) == (False, False)
     ring.refresh()
     assert (ring.is_current, ring.holder(text.encode())) == (True, None)
+
+
+def test_a_look_at_the_keys_that_fails_by_surprise_is_not_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.json"
+    text, key = made("score")
+    write_keys(file, [key])
+    ring, seen = KeyRing(file), []
+    failures = [MemoryError()]
+
+    def fails_once(path: Path) -> list[Key]:
+        seen.append(ring.is_current)
+        if failures:
+            raise failures.pop()
+        return read_keys(path)
+
+    monkeypatch.setattr(keyring, "read_keys", fails_once)
+    monkeypatch.setattr(keyring, "POLL_S", 0.01)
+    write_keys(file, [])
+    ring.watch()
+    deadline = time.monotonic() + 30
+    while ring.holder(text.encode()) is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ring.close()
+    assert (ring.holder(text.encode()), ring.is_current, seen[:2]) == (None, True, [True, False])
+
+
+def test_keys_whose_file_system_hangs_are_not_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, answers = tmp_path / "keys.json", threading.Event()
+    write_keys(file, [])
+    ring = KeyRing(file)
+
+    def hangs(_: Path) -> list[Key]:
+        answers.wait(30)
+        return []
+
+    monkeypatch.setattr(keyring, "read_keys", hangs)
+    monkeypatch.setattr(keyring, "POLL_S", 0.01)
+    monkeypatch.setattr(keyring, "_LATE_S", 0.1)
+    write_keys(file, [made("score")[1]])
+    ring.watch()
+    deadline = time.monotonic() + 30
+    while ring.is_current and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not ring.is_current
+    answers.set()
+    while not ring.is_current and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ring.close()
+    assert ring.is_current
 
 
 @pytest.mark.parametrize("text", [b"{", b"", b'{"format":1,"keys":[{}]}', None])

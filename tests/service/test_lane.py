@@ -285,3 +285,31 @@ def test_a_client_that_leaves_before_its_body_is_whole_is_counted(client: Client
         client.scrape().value("nelbo_http_requests_total", route="/v1/models/{name}/score", method="POST", status="499")
         == 1
     )
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", PATH), ("GET", "/metrics")])
+@pytest.mark.parametrize("message", ["http.response.start", "http.response.body"])
+def test_a_client_that_resets_while_it_is_answered_is_no_failure_of_ours(
+    method: str, path: str, message: str, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvloop raises where bytes are written to a connection that it has found closed."""
+
+    bodies = [body(ODD)]
+
+    async def receive() -> dict[str, Any]:
+        while not bodies:
+            await asyncio.sleep(3600)
+        return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+
+    async def send(sent: Any) -> None:
+        if sent["type"] == message:
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b""}
+    asyncio.run(Lane(client.app)(scope, receive, send))
+    assert caplog.records == []
+    route = "/metrics" if method == "GET" else "/v1/models/{name}/score"
+    counted = client.scrape()
+    assert counted.value("nelbo_http_requests_total", route=route, method=method, status="200") == 1
+    assert counted.value("nelbo_requests_rejected_total", reason="internal") == 0

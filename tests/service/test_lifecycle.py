@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message
 
 from nelbo.errors import StoreError
-from nelbo.store import Store
+from nelbo.store import PREVIOUS, Store
 from service.app import create_app
 from service.lifecycle import Lifecycle
 from service.live import Live
@@ -177,6 +177,38 @@ def test_a_hundred_calls_at_once_are_all_answered_by_few_loads(tmp_path: Path) -
     answers = asyncio.run(call())
     assert {(answer.status_code, answer.json()["version"]) for answer in answers} == {(200, "2")}
     assert sum(live.n_loads("pumps").values()) < 20
+
+
+def test_two_rollbacks_that_wait_together_go_there_and_back_again(tmp_path: Path) -> None:
+    store = versions(tmp_path, "1", "2")
+    store.promote("pumps", "2")
+    live = Live(store)
+    live.load_all()
+    lifecycle = Lifecycle(live, None)
+
+    async def call() -> list[str]:
+        back = [lifecycle.promote("pumps", PREVIOUS, force=False) for _ in range(2)]
+        calls = [lifecycle.reload("pumps", force=False), *back]
+        return [answer.version for answer in await asyncio.gather(*calls)]
+
+    assert asyncio.run(call()) == ["2", "1", "2"]
+    assert store.aliases("pumps") == {"live": "2", "previous": "1"}
+
+
+def test_a_call_while_the_store_is_not_there_says_so_and_leaves_every_state(
+    client_factory: ClientFactory, tmp_path: Path
+) -> None:
+    versions(tmp_path / "models", "1")
+    client = client_factory(tmp_path / "models")
+    (tmp_path / "models").rename(tmp_path / "away")
+    for call in ("pumps/reload", "pumps/promote?version=2", "pumps/rollback", "fans/reload"):
+        found = client.post(f"/v1/models/{call}")
+        assert (found.status_code, found.json()["type"]) == (503, "urn:nelbo:problem:store-not-readable")
+    assert client.scrape().value("nelbo_model_load_success", model="pumps") == 1
+    assert client.get("/healthz/ready").status_code == 200
+    client.service.live.follow()
+    (listed,) = client.get("/v1/models").json()["models"]
+    assert (listed["state"], listed["reason"]) == ("loaded", "NELBO_MODELS is not there")
 
 
 def test_a_caller_is_told_that_a_load_has_not_finished_while_the_store_hangs(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import gc
 import json
 import shutil
+import subprocess
 import threading
 import time
 import weakref
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nelbo import probe, trial
-from nelbo.errors import BundleError, SchemaChangedError, StoreWriteError, UnknownVersionError
+from nelbo.errors import BundleError, SchemaChangedError, StoreError, StoreWriteError, UnknownVersionError
 from nelbo.probe import Limits, Probe
 from nelbo.store import Store
 from nelbo.verdict import Verdict
@@ -567,6 +568,89 @@ def test_a_model_whose_probe_was_killed_is_probed_anew_at_a_later_look(
     monkeypatch.setattr(trial, "start", killed)
     live = loaded(tmp_path)
     assert "the probe was killed" in live.problems()[0]
+    live.follow()
+    assert live.problems() == []
+
+
+def test_a_name_that_no_model_has_is_not_kept_though_the_store_cannot_be_listed(tmp_path: Path) -> None:
+    class FailingStore(Store):
+        def names(self) -> list[str]:
+            if self.versions("pumps"):
+                raise OSError(5, "Input/output error")
+            return []
+
+    versions(tmp_path, "1")
+    live = Live(FailingStore(tmp_path))
+    live.load("pumps")
+    for name in ('client" chosen', "pumpz", "../pumps"):
+        with pytest.raises(StoreError, match="cannot be read"):
+            live.reload(name)
+    assert (live.names(), live.problems()) == (["pumps"], [])
+
+
+def test_a_wish_for_a_version_that_is_not_there_is_no_failed_load(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    versions(tmp_path, "1")
+    live = loaded(tmp_path)
+    caplog.clear()
+    with pytest.raises(UnknownVersionError):
+        live.promote("pumps", "nelbo_secret_" + "A" * 3000)
+    assert (caplog.records, live.n_loads("pumps")["failed"]) == ([], 0)
+
+
+def test_a_version_that_a_call_wished_for_and_was_refused_is_logged_as_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    versions(tmp_path, "1", "2")
+    (tmp_path / "pumps" / "2" / "score.onnx").write_bytes(b"no graph")
+    live = loaded(tmp_path)
+    caplog.clear()
+    with pytest.raises(BundleError):
+        live.promote("pumps", "2")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", "version refused")]
+    assert (state_of(live).failure, live.n_loads("pumps")["failed"]) == (None, 1)
+
+
+def test_the_log_says_when_all_is_well_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    models = tmp_path / "models"
+    versions(models, "1", "2").promote("pumps", "1")
+    live = loaded(models)
+    for damage in (models, models / "pumps" / "aliases.json"):
+        caplog.clear()
+        caplog.set_level("INFO")
+        kept = damage.rename(tmp_path / "away")
+        if damage.name == "aliases.json":
+            damage.write_text("{")
+        live.follow()
+        damage.unlink(missing_ok=True)
+        kept.rename(damage)
+        live.follow()
+        live.follow()
+        expected = {
+            "models": ["models cannot be read", "models can be read again"],
+            "aliases.json": ["model failed to load", "model serves what is live again"],
+        }[damage.name]
+        assert [record.getMessage() for record in caplog.records] == expected
+
+
+def test_a_model_whose_probe_is_late_is_probed_anew_at_a_later_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that is short of processors, say."""
+    versions(tmp_path, "1")
+    start = trial.start
+
+    def stopped() -> trial.Process:
+        monkeypatch.setattr(trial, "start", start)
+        return subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S607
+
+    monkeypatch.setattr(probe, "_held", set())
+    monkeypatch.setattr(trial, "start", stopped)
+    live = Live(Store(tmp_path), probe=Probe(Limits(wall_s=0.2)))
+    live.load_all()
+    assert "the probe was not done after 0.2 s" in live.problems()[0]
+    live._probe = Probe()
     live.follow()
     assert live.problems() == []
 

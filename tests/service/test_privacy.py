@@ -114,6 +114,13 @@ def requests() -> Iterator[Sent]:
     yield post(SCORE, f"{JSON}; charset={WORD}", good)
     yield post(SCORE, JSON, good, **{"content-encoding": WORD})
     yield post(SCORE, JSON, good, **{"x-request-id": f"{WORD} {WORD}"})  # one that fits is logged: it is meant to be
+    for call in (
+        f"{WORD}/reload",
+        f"pumps/promote?version={WORD}",
+        f"pumps/promote?{WORD}=1",
+        f"pumps/reload?force={WORD}",
+    ):
+        yield post(f"/v1/models/{call}", JSON, b"")
     for path in (
         f"/v1/models/{WORD}/score",
         f"/v2/models/{WORD}/infer",

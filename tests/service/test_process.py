@@ -183,8 +183,8 @@ def test_a_wrong_file_of_keys_is_told_in_full_and_ends_with_2(models: Path, tmp_
     found = run("-m", "service", MODELS=models, PORT=0, KEYS=tmp_path / "keys.json")
     assert found.returncode == 2
     assert found.stderr.splitlines() == [
-        "the file of keys: key 0: Object missing required field `name`",
-        "the file of keys: key 1: Expected `object`, got `int`",
+        "NELBO_KEYS: the file of keys: key 0: Object missing required field `name`",
+        "NELBO_KEYS: the file of keys: key 1: Expected `object`, got `int`",
     ]
 
 
@@ -252,8 +252,8 @@ def test_a_trust_file_that_will_not_do_ends_the_start_with_a_line_a_problem(mode
     done = run("-m", "service", MODELS=models, PORT=0, TRUST=tmp_path / "trust.json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"{tmp_path}/trust.json: keys.x: Input should be an object",
-        f"{tmp_path}/trust.json: minimum: Extra inputs are not permitted",
+        f"NELBO_TRUST: {tmp_path}/trust.json: keys.x: Input should be an object",
+        f"NELBO_TRUST: {tmp_path}/trust.json: minimum: Extra inputs are not permitted",
     ]
 
 
@@ -276,3 +276,16 @@ def test_a_graph_that_would_take_all_memory_harms_no_other_model(tmp_path: Path,
     assert ask(port, "/v1/models/pumps/score", {"records": [odd_record()]})["results"][0]["flagged"] is True
     ready = httpx.get(f"http://127.0.0.1:{port}/healthz/ready", timeout=10)
     assert (ready.status_code, "score.onnx: the probe could not run it" in ready.json()["detail"]) == (503, True)
+
+
+def test_a_start_by_somebody_who_ignores_the_end_of_children_loads_its_models(models: Path) -> None:
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, sys.executable, "-m", "service"]
+    env = environment(MODELS=models, PORT=0, RELOAD_S=0)
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        port = json.loads(process.stderr.readline())["port"]
+        assert ask(port, "/v1/models/pumps")["model"]["name"] == "pumps"
+        process.terminate()

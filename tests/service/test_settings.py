@@ -158,7 +158,7 @@ def test_every_kind_of_problem_is_listed_at_once(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SettingsError) as caught:
         read_settings()
     names = [line.partition(":")[0] for line in str(caught.value).splitlines()]
-    of_files = ["the file of keys", str(trust), str(trust)]
+    of_files = ["NELBO_KEYS", "NELBO_TRUST", "NELBO_TRUST"]
     assert names == ["NELBO_PORT", "NELBO_MAX_RECORDS", "NELBO_MODELS", *of_files, "NELBO_MODLES"]
 
 

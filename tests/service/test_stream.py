@@ -362,7 +362,7 @@ def test_a_false_discovery_rate_holds_in_each_window(live: Live, client: Client)
             "so many records, got none",
         ),
         ("window=9", "query parameter 'window': expected it beside a false discovery rate, got none"),
-        ("fdr=0.1&window=0", "query parameter 'window': expected a whole number, at least 1, got '0'"),
+        ("fdr=0.1&window=0", "query parameter 'window': expected a whole number from 1 to 999999999, got '0'"),
         ("fdr=0.1&window=101", "query parameter 'window': expected at most 100 records, got 101"),
         (
             "strict=true",
