@@ -15,7 +15,7 @@ import typer
 
 from nelbo.errors import BundleError, NelboError, SchemaChangedError, TrustError
 from nelbo.store import find_bundle
-from nelbo.terminal import printable
+from nelbo.terminal import complaint, printable
 
 if TYPE_CHECKING:
     from nelbo.archive import Crew, Wish
@@ -110,7 +110,7 @@ def main() -> None:
     try:
         _app()()
     except NelboError as error:
-        typer.echo(printable(f"nelbo: {error}"), err=True)
+        typer.echo(complaint(str(error)), err=True)
         sys.exit(INPUT)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -121,7 +121,7 @@ def main() -> None:
     except OSError as error:
         # Our surroundings' fault, a full disk for example. What is left in the buffer goes nowhere either.
         sys.stdout = None
-        typer.echo(printable(f"nelbo: {error.filename or 'output'}: {error.strerror or error}"), err=True)
+        typer.echo(complaint(f"{error.filename or 'output'}: {error.strerror or error}"), err=True)
         sys.exit(INPUT)
     except Exception:  # the edge of the process
         traceback.print_exc()
@@ -202,7 +202,7 @@ def verify(
         if as_json:
             typer.echo(json.dumps({"bundle": str(folder), "ok": False, "detail": str(error)}))
         else:
-            typer.echo(printable(f"nelbo: {error}"), err=True)
+            typer.echo(complaint(str(error)), err=True)
         raise typer.Exit(FINDING) from error
     is_signed = read_signed(folder)[1] is not None
     if as_json:
@@ -279,7 +279,7 @@ def _promote(
         found = promoted(Store(models), name, version, force=force, keep=keep, trust=_trust(trust))
     except (BundleError, SchemaChangedError) as error:
         if not as_json:
-            typer.echo(printable(f"nelbo: {error}"), err=True)
+            typer.echo(complaint(str(error)), err=True)
         else:
             columns = error.changes if isinstance(error, SchemaChangedError) else ()
             changes = [{"column": column, "before": before, "after": after} for column, before, after in columns]

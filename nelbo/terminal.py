@@ -13,3 +13,12 @@ def printable(text: str) -> str:
     "field '\\x1b[2Jpump': a value \\u202egnp"
     """
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def complaint(text: str) -> str:
+    r"""An error as the commands print it: each line, for some texts list several problems, says whom it is of.
+
+    >>> complaint("t.json: keys: …\nt.json: format: …")
+    'nelbo: t.json: keys: …\nnelbo: t.json: format: …'
+    """
+    return "\n".join(f"nelbo: {line}" for line in printable(text).split("\n"))

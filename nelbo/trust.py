@@ -1,14 +1,16 @@
 """Whose bundles are served: a file of pinned keys, and of the oldest versions that still are."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from nelbo.errors import BundleError, TrustError
+from nelbo.errors import BundleError, TrustError, one_line, shortened
+from nelbo.named_file import parse, read, shown
 from nelbo.signature import holds, key_id_of, parse_signature, public_key
 
 # As `nelbo.bundle.new_version` writes them: only such versions sort by age.
@@ -23,6 +25,17 @@ class Signer:
     owner: str
 
 
+def _a_public_key(text: str) -> str:
+    public_key(text)
+    return text
+
+
+def _a_version(text: str) -> str:
+    if _DATED.fullmatch(text) is None:
+        raise ValueError
+    return text
+
+
 class PinnedKey(BaseModel):
     """A key whose signatures count.
 
@@ -34,7 +47,7 @@ class PinnedKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     owner: Annotated[str, Field(min_length=1, max_length=200)]
-    public_key: str
+    public_key: Annotated[str, AfterValidator(_a_public_key)]
 
 
 class TrustFile(BaseModel):
@@ -49,7 +62,7 @@ class TrustFile(BaseModel):
 
     format: Literal[1] = 1
     keys: Annotated[dict[str, PinnedKey], Field(min_length=1)]
-    minimum_versions: dict[str, str] = {}
+    minimum_versions: dict[str, Annotated[str, AfterValidator(_a_version)]] = {}
 
 
 class Trust:
@@ -111,6 +124,19 @@ class Trust:
             )
 
 
+# What belongs in each place of the file; * is any name.
+_EXPECTED = {
+    (): "an object with keys and, if wanted, minimum_versions",
+    ("format",): "1",
+    ("keys",): "an object with one pinned key or more, each by its id",
+    ("keys", "*"): "an object with owner and public_key",
+    ("keys", "*", "owner"): "a text of 1 to 200 characters",
+    ("keys", "*", "public_key"): "the 32 bytes of an ed25519 key in base64",
+    ("minimum_versions",): "an object of versions, each by its model's name",
+    ("minimum_versions", "*"): "a version like 20260302T081500Z-4f1c",
+}
+
+
 def read_trust(path: Path) -> Trust:
     """The trust that a file states.
 
@@ -118,27 +144,47 @@ def read_trust(path: Path) -> Trust:
         TrustError: the text lists every problem of the file, one a line.
     """
     try:
-        file = TrustFile.model_validate_json(path.read_bytes())
+        content = parse(read(path))
     except OSError as error:
         raise TrustError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise TrustError(f"{path}: {error}") from error
+    file, problems = None, []
+    try:
+        file = TrustFile.model_validate(content)
     except ValidationError as error:
-        raise TrustError("\n".join(f"{path}: {_place(e['loc'])}: {e['msg']}" for e in error.errors())) from error
-    keys, problems = {}, []
-    for key_id, pinned in file.keys.items():
+        problems += [_problem(e["loc"], e["type"], e["input"]) for e in error.errors(include_url=False)]
+    problems += _wrong_ids(content)
+    if file is None or problems:
+        raise TrustError("\n".join(f"{path}: {one_line(problem)}" for problem in problems))
+    return Trust(file, {key_id: public_key(pinned.public_key) for key_id, pinned in file.keys.items()})
+
+
+def _problem(loc: Sequence[int | str], kind: str, value: object) -> str:
+    """What pydantic found, in our words: where, what was expected, what is there."""
+    place = f"{_place(loc)}: " if loc else ""
+    if kind == "extra_forbidden":
+        names = (TrustFile if len(loc) == 1 else PinnedKey).model_fields
+        return f"{place}expected no name but {', '.join(names)}, got another"
+    expected = _EXPECTED[tuple("*" if depth == 1 else str(name) for depth, name in enumerate(loc))]
+    if kind == "missing":
+        return f"{place}expected {expected}, got nothing"
+    # Not repeated: somebody may have put a private key in its place.
+    is_hidden = loc[2:] == ("public_key",) and isinstance(value, str)
+    return f"{place}expected {expected}, got {'no such' if is_hidden else shown(value)}"
+
+
+def _wrong_ids(content: Any) -> Iterator[str]:
+    """Of the keys that are such, whatever else is wrong."""
+    keys = content.get("keys") if isinstance(content, dict) else None
+    for key_id, pinned in keys.items() if isinstance(keys, dict) else ():
         try:
-            keys[key_id] = public_key(pinned.public_key)
-        except ValueError:
-            problems.append(f"keys.{key_id}.public_key: expected the 32 bytes of an ed25519 key in base64, got no such")
+            expected = key_id_of(public_key(pinned["public_key"]))
+        except (KeyError, TypeError, ValueError):  # which has a line already
             continue
-        if key_id != key_id_of(keys[key_id]):
-            problems.append(f"keys.{key_id}: expected the id of its public key, {key_id_of(keys[key_id])}")
-    for name, version in file.minimum_versions.items():
-        if _DATED.fullmatch(version) is None:
-            problems.append(f"minimum_versions.{name}: expected a version like 20260302T081500Z-4f1c, got '{version}'")
-    if problems:
-        raise TrustError("\n".join(f"{path}: {problem}" for problem in problems))
-    return Trust(file, keys)
+        if key_id != expected:
+            yield f"{_place(('keys', key_id))}: expected the id of its public key, {expected}"
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, loc)) or "the file"
+def _place(loc: Sequence[int | str]) -> str:
+    return ".".join(shortened(str(name)) for name in loc)

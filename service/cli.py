@@ -1,7 +1,10 @@
 """`nelbo serve`: says what will be served, then becomes the serving process."""
 
 import os
+import shlex
 import sys
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -115,17 +118,45 @@ def _trust(path: Path) -> "Trust":
 def _greeting(settings: "Settings", names: list[str], trusted: "Trust | None" = None) -> str:
     from service.capacity import capacity_of
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{host}:{settings.port}"
-    lines = [f"Serving {', '.join(names)} from {settings.models} at {address} (stop with Ctrl-C)"]
+    listening, address = _url(settings.host, settings.port), _url(_reachable(settings.host), settings.port)
+    lines = [f"Serving {', '.join(names)} from {settings.models} at {listening} (stop with Ctrl-C)"]
     lines += [f"With {why}" for why in capacity_of(settings, read_resources()).why]
     if settings.is_open:
         lines += [f"Documentation at {address}/docs, metrics at {address}/metrics", "Try:"]
     else:
-        named = f"--keys {settings.keys}" if settings.keys else "--keys FILE, and serve with --keys FILE"
-        lines += [f"Requests need a key; to make one: nelbo keys new --scope score {named}", "Try:"]
+        lines += [f"Requests need a key; {_keys_of(settings.keys)}", "Try:"]
     header = "" if settings.is_open else "-H 'authorization: Bearer KEY' "
     return "\n".join([*lines, _first_request(Store(settings.models), names[0], address, header, trusted)]) + "\n\n"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _reachable(host: str) -> str:
+    """Where this machine reaches a service that listens on the host: 0.0.0.0 and :: mean each address, and are none."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"  # who listens on :: answers nobody at 127.0.0.1
+
+
+def _keys_of(path: Path | None) -> str:
+    """How many keys there are, or how to make the first one."""
+    from service.keys import KeysError, read_keys
+
+    if path is None:
+        return "to make one: nelbo keys new --scope score --keys FILE, and serve with --keys FILE"
+    try:
+        n = sum(key.expires_at > datetime.now(UTC).timestamp() for key in read_keys(path))
+    except KeysError:  # it is not there yet: what is wrong in it was told with the settings
+        n = 0
+    if n == 0:
+        return f"to make one: nelbo keys new --scope score --keys {shlex.quote(str(path))}"
+    return f"{path} has {n} that {'has' if n == 1 else 'have'} not expired"
 
 
 def _first_request(store: Store, name: str, address: str, header: str, trusted: "Trust | None") -> str:
@@ -135,4 +166,5 @@ def _first_request(store: Store, name: str, address: str, header: str, trusted: 
         return f"  nothing yet: {error}"
     body = msgspec.json.encode({"records": [record]}).decode().replace("'", "'\\''")
     body = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in body)  # it goes to a terminal
-    return f"  curl {address}/v1/models/{name}/score {header}-H 'content-type: application/json' -d '{body}'"
+    url = shlex.quote(f"{address}/v1/models/{name}/score")  # a shell has its own idea of [::1]
+    return f"  curl {url} {header}-H 'content-type: application/json' -d '{body}'"

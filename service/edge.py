@@ -15,6 +15,7 @@ from service import logs
 from service.access import Access, Need, need_of
 from service.body import Headers, headers_of
 from service.logs import RequestIds
+from service.memory import give_memory_back
 from service.metrics import Metrics
 from service.problems import JSON_HEADERS, Answer, Kind, ProblemError, problem
 from service.v2.refusal import in_form_of
@@ -130,6 +131,7 @@ def failed(error: Exception, headers: Headers, request_id: bytes, route: str) ->
     logs.request_ids.set(ids_of(headers, request_id))
     logs.event("request failed", level=logging.ERROR, error=error, route=route)
     if kind_of(error) == "out-of-resources":
+        give_memory_back(error)
         detail = "there was no memory or thread for this request; with fewer records, or later, it may be answered"
         return problem("out-of-resources", detail, headers={"retry-after": "1"})
     return problem("internal", f"the log says why under request id {request_id.decode()}")

@@ -8,7 +8,7 @@ import binascii
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,12 +16,12 @@ from typing import Literal, get_args
 import msgspec
 
 from nelbo.bundle import replace_file
+from nelbo.named_file import parse, read, shown
 
 Scope = Literal["score", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _FORMAT = 1
 _SECRET_BYTES = 32  # twice the 128 bits below which a key could be guessed some day
-_MAX_BYTES = 1 << 20  # of the file: some thousand keys
 _PREFIX = "nelbo_"
 _ID_PLACE = slice(len(_PREFIX), len(_PREFIX) + 12)
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -65,11 +65,6 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return bytes.fromhex(self.sha256)
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: int
-    keys: list[msgspec.Raw]
-
-
 def new_key(scopes: Sequence[Scope], name: str, now: datetime, expires: datetime | None) -> tuple[str, Key]:
     """A key, to be shown once, and what is kept of it.
 
@@ -86,7 +81,7 @@ def new_key(scopes: Sequence[Scope], name: str, now: datetime, expires: datetime
     text = f"{_PREFIX}{id_}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     until = None if expires is None else _said(expires)
     key = Key(id_, name, digest_of(text.encode()).hex(), tuple(scopes), _said(now), until)
-    if problems := _problems(key):
+    if problems := list(_problems(parse(msgspec.json.encode(key)), _OF_KEY)):
         raise KeysError("\n".join(problems))
     return text, key
 
@@ -112,12 +107,9 @@ def read_keys(path: Path) -> list[Key]:
         KeysError: the file cannot be read or is not as it is written here; the text lists everything that is wrong.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
+        text = read(path)
     except OSError as error:
         raise KeysError(f"the file of keys cannot be read: {error.strerror}") from error
-    if len(text) > _MAX_BYTES:
-        raise KeysError(f"the file of keys: expected at most {_MAX_BYTES} bytes, got more")
     return parse_keys(text)
 
 
@@ -128,26 +120,21 @@ def parse_keys(text: bytes) -> list[Key]:
         KeysError: as above.
     """
     try:
-        file = msgspec.json.decode(text, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise KeysError(f"the file of keys: {_bare(error)}") from None
-    if file.format != _FORMAT:
-        raise KeysError(f"the file of keys: expected format {_FORMAT}, got {file.format}")
-    keys: list[Key] = []
-    problems: list[str] = []
-    for i, raw in enumerate(file.keys):
-        try:
-            key = msgspec.json.decode(raw, type=Key)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problems.append(f"key {i}: {_bare(error)}")
-            continue
-        problems += [f"key {i}: {problem}" for problem in _problems(key)]
-        if key.id in {other.id for other in keys}:
-            problems.append(f"key {i}: its id is another's too")
-        keys.append(key)
+        content = parse(text)
+    except ValueError as error:
+        raise KeysError(f"the file of keys: {error}") from None
+    problems = list(_problems(content, _OF_FILE))
+    keys = content.get("keys") if isinstance(content, dict) else None
+    ids: set[str] = set()
+    for i, key in enumerate(keys if isinstance(keys, list) else ()):
+        problems += [f"key {i}: {problem}" for problem in _problems(key, _OF_KEY)]
+        id_ = key.get("id") if isinstance(key, dict) else None
+        if isinstance(id_, str):
+            problems += [f"key {i}: its id is another's too"] if id_ in ids else []
+            ids.add(id_)
     if problems:
         raise KeysError("\n".join(f"the file of keys: {problem}" for problem in problems))
-    return keys
+    return msgspec.convert(keys, list[Key])
 
 
 def write_keys(path: Path, keys: Sequence[Key]) -> None:
@@ -163,38 +150,83 @@ def _mode(path: Path) -> int:
         return 0o600
 
 
-def _problems(key: Key) -> list[str]:
-    problems = []
-    if not _ID.fullmatch(key.id):
-        problems.append("id: expected 12 hexadecimal digits")
-    if not _NAME.fullmatch(key.name):
-        problems.append("name: expected at most 64 letters, digits, spaces and _.:@/+-")
-    if not _is_digest(key.sha256):
-        problems.append("sha256: expected 64 hexadecimal digits")
-    if not key.scopes or len(set(key.scopes)) < len(key.scopes):
-        problems.append(f"scopes: expected one or more of {', '.join(SCOPES)}, each once, got {list(key.scopes)}")
-    times = {"created": key.created} | ({} if key.expires is None else {"expires": key.expires})
-    problems += [f"{of}: expected a time like 2026-03-02T08:15:00Z" for of, t in times.items() if not _is_time(t)]
-    return problems
+def _is_like(pattern: re.Pattern[str]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _bare(error: Exception) -> str:
-    """What is wrong, without a text that stands in the file."""
-    return re.sub(r"""['"].*['"]|(?<=unknown field )`.*`(?= - at |$)""", "…", str(error))
-
-
-def _is_digest(text: str) -> bool:
+def _is_digest(value: object) -> bool:
     try:
-        return len(text) == 64 and len(binascii.unhexlify(text)) == 32
+        return isinstance(value, str) and len(value) == 64 and len(binascii.unhexlify(value)) == 32
     except ValueError:
         return False
 
 
-def _is_time(text: str) -> bool:
+def _are_scopes(value: object) -> bool:
+    return isinstance(value, list) and 0 < len(value) == sum(scope in value for scope in SCOPES)
+
+
+def _is_time(value: object) -> bool:
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
     except ValueError:
         return False
+
+
+# Of each field, what is expected and what tells.
+_Fields = Mapping[str, tuple[str, Callable[[object], bool]]]
+_TIME = "a time like 2026-03-02T08:15:00Z"
+_OF_FILE: _Fields = {
+    "format": (str(_FORMAT), lambda value: type(value) is int and value == _FORMAT),
+    "keys": ("a list of keys", lambda value: isinstance(value, list)),
+}
+_OF_KEY: _Fields = {
+    "id": ("12 hexadecimal digits", _is_like(_ID)),
+    "name": ("at most 64 letters, digits, spaces and _.:@/+-", _is_like(_NAME)),
+    "sha256": ("64 hexadecimal digits", _is_digest),
+    "scopes": (f"one or more of {', '.join(SCOPES)}, each once", _are_scopes),
+    "created": (_TIME, _is_time),
+    "expires": (f"{_TIME}, or null", lambda value: value is None or _is_time(value)),
+}
+_REPEATED = frozenset({"format", "scopes", "created", "expires"})  # where a key or a digest is hardly put
+# Characters of a text that is repeated there: a time has as many at most, a secret 43, a digest 64.
+_HARMLESS = 32
+_MOST_REPEATED = 4  # of a list; chosen
+
+
+def _problems(content: object, fields: _Fields) -> Iterator[str]:
+    """Everything that is wrong in an object that should have these fields and no other."""
+    if not isinstance(content, dict):
+        yield f"expected an object with {', '.join(fields)}, got {_counted(content)}"
+        return
+    for name, (expected, holds) in fields.items():
+        if name not in content:
+            yield f"{name}: expected {expected}, got nothing"
+        elif not holds(content[name]):
+            found = (_repeated if name in _REPEATED else _counted)(content[name])
+            yield f"{name}: expected {expected}, got {found}"
+    if more := [name for name in content if name not in fields]:
+        yield f"expected no name but {', '.join(fields)}, got also {_repeated(more)}"
+
+
+def _repeated(value: object) -> str:
+    """A value as a log may have it, unless it may be a key, its secret or its digest."""
+    if isinstance(value, list) and value:
+        more = ", …" if len(value) > _MOST_REPEATED else ""
+        return ", ".join(_harmless(one) for one in value[:_MOST_REPEATED]) + more
+    return _harmless(value)
+
+
+def _harmless(value: object) -> str:
+    may_be_a_key = isinstance(value, str) and (len(value) > _HARMLESS or _PREFIX in value)
+    return _counted(value) if may_be_a_key else shown(value)
+
+
+def _counted(value: object) -> str:
+    """What kind of value it is, and of a text its length."""
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "a number" if is_number else shown(value)
 
 
 def _said(time: datetime) -> str:

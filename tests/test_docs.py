@@ -35,9 +35,28 @@ def rows(page: Path) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in cells}
 
 
+def as_written(default: object) -> str:
+    """A default as the page shows it: what an operator would write to have the same."""
+    if default is None:
+        return "not set"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
 def test_each_setting_is_documented_with_its_default() -> None:
-    expected = {f"{PREFIX}{name.upper()}": f"`{field.default}`" for name, field in Settings.model_fields.items()}
+    expected = {f"{PREFIX}{name.upper()}": as_written(field.default) for name, field in Settings.model_fields.items()}
     assert {name: cells[0] for name, cells in rows(DOCS / "settings.md").items()} == expected
+
+
+def test_who_sets_every_documented_default_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"{PREFIX}{name.upper()}", raising=False)
+    defaults = Settings().model_dump()
+    for name, (default, *_) in rows(DOCS / "settings.md").items():
+        if default != "not set":
+            monkeypatch.setenv(name, default.strip("`"))
+    assert Settings().model_dump() == defaults
 
 
 def test_each_metric_is_documented_and_no_other(tmp_path: Path) -> None:

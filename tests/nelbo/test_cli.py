@@ -238,9 +238,13 @@ def test_command_that_is_told_whom_to_trust_reads_no_unsigned_bundle(run: Run, t
 
 
 def test_verify_says_what_is_wrong_with_a_file_of_pinned_keys(run: Run, models: Path, tmp_path: Path) -> None:
-    (tmp_path / "trust.json").write_text("{}")
+    (tmp_path / "trust.json").write_text('{"format": 2}')
     code, out, err = run("verify", "pumps", "--models", models, "--trust", tmp_path / "trust.json")
-    assert (code, out, err) == (2, "", f"nelbo: {tmp_path}/trust.json: keys: Field required\n")
+    assert (code, out) == (2, "")
+    assert [line.removeprefix(f"nelbo: {tmp_path}/trust.json: ") for line in err.splitlines()] == [
+        "format: expected 1, got 2",
+        "keys: expected an object with one pinned key or more, each by its id, got nothing",
+    ]
 
 
 @pytest.mark.parametrize("name", ["terminal codes in a name", "gigabytes from few bytes"])

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -206,26 +207,99 @@ def test_every_problem_of_the_file_is_listed(tmp_path: Path) -> None:
 
     assert problems(tmp_path, change) == [
         f"keys.{KEY_ID}.public_key: expected the 32 bytes of an ed25519 key in base64, got no such",
-        f"keys.{'0' * 16}: expected the id of its public key, {OTHER_ID}",
         "minimum_versions.pumps: expected a version like 20260302T081500Z-4f1c, got 'newest'",
+        f"keys.{'0' * 16}: expected the id of its public key, {OTHER_ID}",
+    ]
+
+
+def test_what_is_wrong_with_the_structure_hides_no_other_problem(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        del content["keys"][KEY_ID]["owner"]
+        content["keys"]["0" * 16] = content["keys"].pop(OTHER_ID)
+        content.update(minimum_versions={"pumps": "newest", "fans": 3}, more=1)
+
+    version = "expected a version like 20260302T081500Z-4f1c"
+    assert problems(tmp_path, change) == [
+        f"keys.{KEY_ID}.owner: expected a text of 1 to 200 characters, got nothing",
+        f"minimum_versions.pumps: {version}, got 'newest'",
+        f"minimum_versions.fans: {version}, got 3",
+        "more: expected no name but format, keys, minimum_versions, got another",
+        f"keys.{'0' * 16}: expected the id of its public key, {OTHER_ID}",
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda c: c.update(keys={}), "keys: Dictionary should have at least 1 item after validation, not 0"),
-        (lambda c: c.pop("keys"), "keys: Field required"),
-        (lambda c: c.update(required=False), "required: Extra inputs are not permitted"),
-        (lambda c: c.update(format=2), "format: Input should be 1"),
-        (lambda c: c["keys"][KEY_ID].update(owner=""), f"keys.{KEY_ID}.owner: String should have at least 1 character"),
-        (lambda c: c["keys"].update(x=1), "keys.x: Input should be an object"),
+        (
+            lambda c: c.update(keys={}),
+            "keys: expected an object with one pinned key or more, each by its id, got an empty object",
+        ),
+        (lambda c: c.pop("keys"), "keys: expected an object with one pinned key or more, each by its id, got nothing"),
+        (
+            lambda c: c.update(required=False),
+            "required: expected no name but format, keys, minimum_versions, got another",
+        ),
+        (lambda c: c.update(format=2), "format: expected 1, got 2"),
+        (
+            lambda c: c.update(minimum_versions=["x"]),
+            "minimum_versions: expected an object of versions, each by its model's name, got a list",
+        ),
+        (
+            lambda c: c["keys"][KEY_ID].update(owner=""),
+            f"keys.{KEY_ID}.owner: expected a text of 1 to 200 characters, got ''",
+        ),
+        (
+            lambda c: c["keys"][KEY_ID].update(owner="x" * 201),
+            f"keys.{KEY_ID}.owner: expected a text of 1 to 200 characters, got '{'x' * 60}…'",
+        ),
+        (
+            lambda c: c["keys"][KEY_ID].update(public_key=7),
+            f"keys.{KEY_ID}.public_key: expected the 32 bytes of an ed25519 key in base64, got 7",
+        ),
+        (
+            lambda c: c["keys"][KEY_ID].update(private_key="s"),
+            f"keys.{KEY_ID}.private_key: expected no name but owner, public_key, got another",
+        ),
+        (lambda c: c["keys"].update({"a\nb": 1}), r"keys.a\nb: expected an object with owner and public_key, got 1"),
     ],
 )
 def test_file_that_says_something_else_is_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], text: str
 ) -> None:
     assert problems(tmp_path, change) == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("7", "expected an object with keys and, if wanted, minimum_versions, got 7"),
+        ('{"keys": {},\n ]', "expected JSON, got none from line 2, column 2 on"),
+        ("[" * 100_000, "expected JSON, got too deep a nesting"),
+        ("1" * 5_000, "expected JSON, got too long a number"),
+    ],
+    ids=["number", "bracket", "deep", "digits"],
+)
+def test_file_that_holds_no_object_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "trust.json").write_text(text)
+    with pytest.raises(TrustError) as info:
+        read_trust(tmp_path / "trust.json")
+    assert str(info.value) == f"{tmp_path}/trust.json: {said}"
+
+
+@pytest.mark.parametrize(("make", "what"), [(Path.mkdir, "folder"), (os.mkfifo, "pipe")])
+def test_what_is_no_file_of_pinned_keys_is_refused_without_waiting(
+    tmp_path: Path, make: Callable[[Path], object], what: str
+) -> None:
+    make(tmp_path / "trust.json")
+    with pytest.raises(TrustError) as info:
+        read_trust(tmp_path / "trust.json")
+    assert str(info.value) == f"{tmp_path}/trust.json: cannot be read: expected a file, got a {what}"
+
+
+def test_link_to_a_file_of_pinned_keys_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to(trust_file(tmp_path, KEY).name)
+    read_trust(tmp_path / "link.json")
 
 
 def test_file_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:

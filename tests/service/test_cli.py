@@ -4,12 +4,16 @@ import shlex
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 
 import httpx
 import pytest
 
+from service.cli import _greeting
+from service.keys import new_key, write_keys
+from service.settings import Settings
 from tests.bundles import write_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +82,41 @@ def test_serve_says_whether_requests_need_a_key(options: list[str], said: str, m
     found = serve("--models", str(models), "--host", "192.0.2.1", *options)
     assert said in found.stderr
     assert ("-H 'authorization: Bearer KEY' " in found.stderr) is ("open" not in options)
+
+
+def test_serve_counts_the_keys_that_there_are_instead_of_advising_another(models: Path, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    expiries = (None, now + timedelta(days=1), now - timedelta(days=1))
+    write_keys(tmp_path / "keys.json", [new_key(["score"], "", now, expires)[1] for expires in expiries])
+    found = serve("--models", str(models), "--host", "192.0.2.1", "--keys", str(tmp_path / "keys.json"))
+    assert f"Requests need a key; {tmp_path}/keys.json has 2 that have not expired\n" in found.stderr
+    assert "nelbo keys new" not in found.stderr
+
+
+def test_where_every_key_has_expired_serve_says_how_to_make_one(models: Path, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    write_keys(tmp_path / "my keys.json", [new_key(["score"], "", now, now)[1]])
+    found = serve("--models", str(models), "--host", "192.0.2.1", "--keys", str(tmp_path / "my keys.json"))
+    assert f"to make one: nelbo keys new --scope score --keys '{tmp_path}/my keys.json'\n" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "listening", "address"),
+    [
+        ("0.0.0.0", "http://0.0.0.0:8123", "http://127.0.0.1:8123"),  # noqa: S104  # the point
+        ("::", "http://[::]:8123", "http://[::1]:8123"),
+        ("192.0.2.1", "http://192.0.2.1:8123", "http://192.0.2.1:8123"),
+        ("scales.example", "http://scales.example:8123", "http://scales.example:8123"),
+    ],
+)
+def test_the_address_that_serve_advises_is_one_that_can_be_asked(
+    host: str, listening: str, address: str, models: Path
+) -> None:
+    greeting = _greeting(Settings(models=models, host=host, port=8123, access="open"), ["pumps"])
+    first, *others = greeting.splitlines()
+    assert first.endswith(f" at {listening} (stop with Ctrl-C)")
+    assert f"Documentation at {address}/docs, metrics at {address}/metrics" in others
+    assert shlex.split(others[-2])[1] == f"{address}/v1/models/pumps/score"
 
 
 def test_an_open_service_with_a_file_of_keys_is_a_contradiction() -> None:

@@ -1,4 +1,6 @@
+import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,30 +53,53 @@ def written(*keys: object, version: object = 1) -> bytes:
     return msgspec.json.encode({"format": version, "keys": keys})
 
 
+TIME = "expected a time like 2026-03-02T08:15:00Z"
+NAMES = "expected no name but id, name, sha256, scopes, created, expires"
 WRONG: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "the file of keys: Input data was truncated"),
-    "no JSON": (b"{]", "the file of keys: JSON is malformed"),
-    "no UTF-8": (b'{"format":1,"keys":[{"id":"\xff"}]}', "the file of keys: "),
-    "too deep": (b"[" * 100_000, "the file of keys: "),
-    "a list": (b"[]", "the file of keys: Expected `object`, got `array`"),
-    "another format": (written(version=2), "the file of keys: expected format 1, got 2"),
-    "an unknown name": (b'{"format":1,"keys":[],"more":1}', "the file of keys: Object contains unknown field …"),
-    "an id": (written(entry(id="x")), "key 0: id: expected 12 hexadecimal digits"),
-    "a digest that is too short": (written(entry(sha256="ab" * 31)), "key 0: sha256: expected 64 hexadecimal digits"),
-    "a digest that is none": (written(entry(sha256="xy" * 32)), "key 0: sha256: expected 64 hexadecimal digits"),
+    "nothing": (b"", "the file of keys: expected JSON, got none from line 1, column 1 on"),
+    "no JSON": (b'{"format": 1,\n ]', "the file of keys: expected JSON, got none from line 2, column 2 on"),
+    "no UTF-8": (b'{"format":1,"keys":[{"id":"\xff"}]}', "the file of keys: expected UTF-8, got none from byte 27 on"),
+    "too deep": (b"[" * 100_000, "the file of keys: expected JSON, got too deep a nesting"),
+    "a list": (b"[1]", "the file of keys: expected an object with format, keys, got a list"),
+    "another format": (written(version=2), "the file of keys: format: expected 1, got 2"),
+    "keys by their ids": (
+        b'{"format":1,"keys":{"x":1}}',
+        "the file of keys: keys: expected a list of keys, got an object",
+    ),
+    "an unknown name": (
+        b'{"format":1,"keys":[],"more":1}',
+        "the file of keys: expected no name but format, keys, got also 'more'",
+    ),
+    "an id": (written(entry(id="x")), "key 0: id: expected 12 hexadecimal digits, got a text of 1 characters"),
+    "a digest that is too short": (
+        written(entry(sha256="ab" * 31)),
+        "key 0: sha256: expected 64 hexadecimal digits, got a text of 62 characters",
+    ),
+    "a digest that is none": (written(entry(sha256="xy" * 32)), "key 0: sha256: expected 64 hexadecimal digits, got a"),
+    "a digest that is a number": (
+        written(entry(sha256=1234)),
+        "key 0: sha256: expected 64 hexadecimal digits, got a number",
+    ),
     "no scope": (
         written(entry(scopes=[])),
-        "key 0: scopes: expected one or more of score, read, admin, each once, got []",
+        "key 0: scopes: expected one or more of score, read, admin, each once, got an empty list",
     ),
-    "a scope twice": (written(entry(scopes=["read", "read"])), "key 0: scopes: expected one or more"),
-    "an unknown scope": (written(entry(scopes=["all"])), "key 0: Invalid enum value … - at `$.scopes[0]`"),
-    "a time without a zone": (written(entry(expires="2026-03-02T08:15:00")), "key 0: expires: expected a time like"),
-    "no time": (
-        written(entry(created="soon")),
-        "key 0: created: expected a time like 2026-03-02T08:15:00Z",
+    "a scope twice": (written(entry(scopes=["read", "read"])), "admin, each once, got 'read', 'read'"),
+    "unknown scopes": (written(entry(scopes=["all", "read", 7])), "admin, each once, got 'all', 'read', 7"),
+    "many scopes": (written(entry(scopes=["all"] * 1000)), "admin, each once, got 'all', 'all', 'all', 'all', …"),
+    "a scope alone": (written(entry(scopes="read")), "admin, each once, got 'read'"),
+    "a time without a zone": (
+        written(entry(expires="2026-03-02T08:15:00")),
+        f"key 0: expires: {TIME}, or null, got '2026-03-02T08:15:00'",
+    ),
+    "no time": (written(entry(created="soon")), f"key 0: created: {TIME}, got 'soon'"),
+    "a time that never is": (written(entry(created=None)), f"key 0: created: {TIME}, got null"),
+    "a text that is too long for a time": (
+        written(entry(created="s" * 33)),
+        f"key 0: created: {TIME}, got a text of 33 characters",
     ),
     "a name with a control character": (written(entry(name="a\x1b")), "key 0: name: expected at most 64 letters"),
-    "a name left out": (b'{"format":1,"keys":[{"id":"0123456789ab"}]}', "key 0: Object missing required field"),
+    "a misspelt name": (written({**entry(), "scope": ["read"]}), f"key 0: {NAMES}, got also 'scope'"),
     "an id twice": (written(entry(), entry()), "key 1: its id is another's too"),
 }
 
@@ -88,14 +113,36 @@ def test_a_file_that_is_not_as_it_is_written_here_is_refused(case: str) -> None:
 
 
 def test_every_problem_of_a_file_is_listed() -> None:
+    wrong = [{"id": "x", "scopes": ["all"], "more": 1}, 7, entry(created="soon", expires="never")]
     with pytest.raises(KeysError) as caught:
-        parse_keys(written(entry(id="x", created="soon"), 7, entry(scopes=[])))
-    assert [line.split(":")[1:3] for line in str(caught.value).splitlines()] == [
-        [" key 0", " id"],
-        [" key 0", " created"],
-        [" key 1", " Expected `object`, got `int`"],
-        [" key 2", " scopes"],
+        parse_keys(msgspec.json.encode({"format": 2, "keys": wrong, "more": 1}))
+    assert [line.removeprefix("the file of keys: ") for line in str(caught.value).splitlines()] == [
+        "format: expected 1, got 2",
+        "expected no name but format, keys, got also 'more'",
+        "key 0: id: expected 12 hexadecimal digits, got a text of 1 characters",
+        "key 0: name: expected at most 64 letters, digits, spaces and _.:@/+-, got nothing",
+        "key 0: sha256: expected 64 hexadecimal digits, got nothing",
+        "key 0: scopes: expected one or more of score, read, admin, each once, got 'all'",
+        f"key 0: created: {TIME}, got nothing",
+        f"key 0: expires: {TIME}, or null, got nothing",
+        f"key 0: {NAMES}, got also 'more'",
+        "key 1: expected an object with id, name, sha256, scopes, created, expires, got a number",
+        f"key 2: created: {TIME}, got 'soon'",
+        f"key 2: expires: {TIME}, or null, got 'never'",
     ]
+
+
+@pytest.mark.parametrize("what", ["secret", "digest"])
+def test_a_secret_or_digest_without_its_key_is_not_repeated_wherever_it_stands(what: str) -> None:
+    text, key = new_key(["score"], "", NOW, None)
+    planted = text.split("_", 2)[2] if what == "secret" else key.sha256
+    places: list[dict[str, object]] = [{name: planted} for name in entry()]
+    places += [{"scopes": [planted]}, {planted: 1}]
+    for changed in places:
+        with pytest.raises(KeysError) as caught:
+            # A digest in its place, and a text that a name may be, are wrong for what stands beside them.
+            parse_keys(written(entry(**changed), version=2))
+        assert planted[:8] not in str(caught.value)
 
 
 @pytest.mark.parametrize("quote", ["", "'", '"', "`"])
@@ -116,10 +163,25 @@ def test_a_key_in_the_wrong_place_of_a_file_is_not_repeated(quote: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [Path.mkdir, lambda path: path.write_bytes(b" " * (2**20 + 1))], ids=["folder", "huge"]
+    ("make", "said"),
+    [
+        (Path.mkdir, "expected a file, got a folder"),
+        (os.mkfifo, "expected a file, got a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "expected a file, got a device"),
+        (lambda path: path.write_bytes(b" " * (2**20 + 1)), "expected at most 1048576 bytes, got more"),
+    ],
+    ids=["folder", "pipe", "device", "huge"],
 )
-def test_what_is_no_file_of_keys_is_not_read(make: object, tmp_path: Path) -> None:
-    assert callable(make)
+def test_what_is_no_file_of_keys_is_refused_without_waiting(
+    make: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
     make(tmp_path / "keys.json")
-    with pytest.raises(KeysError, match="the file of keys"):
+    with pytest.raises(KeysError) as caught:
         read_keys(tmp_path / "keys.json")
+    assert str(caught.value) == f"the file of keys cannot be read: {said}"
+
+
+def test_a_link_to_a_file_of_keys_is_followed(tmp_path: Path) -> None:
+    write_keys(tmp_path / "..data", [])
+    (tmp_path / "keys.json").symlink_to("..data")
+    assert read_keys(tmp_path / "keys.json") == []

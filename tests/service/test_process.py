@@ -179,12 +179,13 @@ def test_an_address_that_others_reach_needs_keys_and_a_new_one_works_without_a_r
 
 
 def test_a_wrong_file_of_keys_is_told_in_full_and_ends_with_2(models: Path, tmp_path: Path) -> None:
-    (tmp_path / "keys.json").write_text('{"format": 1, "keys": [{"id": "x"}, 7]}')
+    (tmp_path / "keys.json").write_text('{"format": 2, "keys": [7]}')
     found = run("-m", "service", MODELS=models, PORT=0, KEYS=tmp_path / "keys.json")
     assert found.returncode == 2
     assert found.stderr.splitlines() == [
-        "NELBO_KEYS: the file of keys: key 0: Object missing required field `name`",
-        "NELBO_KEYS: the file of keys: key 1: Expected `object`, got `int`",
+        "NELBO_KEYS: the file of keys: format: expected 1, got 2",
+        "NELBO_KEYS: the file of keys: key 0: "
+        "expected an object with id, name, sha256, scopes, created, expires, got a number",
     ]
 
 
@@ -251,9 +252,10 @@ def test_a_trust_file_that_will_not_do_ends_the_start_with_a_line_a_problem(mode
     (tmp_path / "trust.json").write_text('{"keys": {"x": 1}, "minimum": 1}')
     done = run("-m", "service", MODELS=models, PORT=0, TRUST=tmp_path / "trust.json")
     assert (done.returncode, done.stdout) == (2, "")
+    file = f"NELBO_TRUST: {tmp_path}/trust.json"
     assert done.stderr.splitlines() == [
-        f"NELBO_TRUST: {tmp_path}/trust.json: keys.x: Input should be an object",
-        f"NELBO_TRUST: {tmp_path}/trust.json: minimum: Extra inputs are not permitted",
+        f"{file}: keys.x: expected an object with owner and public_key, got 1",
+        f"{file}: minimum: expected no name but format, keys, minimum_versions, got another",
     ]
 
 
