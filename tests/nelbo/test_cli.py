@@ -186,6 +186,15 @@ def test_promote_and_rollback_say_what_is_live_and_how_to_go_back(run: Run, tmp_
     assert (code, json.loads(out), err) == (0, expected, "")
 
 
+def test_models_are_where_the_variable_says_and_an_option_goes_before_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NELBO_MODELS", str(two_versions(tmp_path)))
+    assert run("promote", "pumps", "2")[0] == 0
+    code, _, err = run("promote", "pumps", "1", "--models", tmp_path / "none")
+    assert (code, err) == (2, f"nelbo: {tmp_path / 'none'} is not there\n")
+
+
 def test_promote_removes_old_versions_where_it_is_told_how_many_to_keep(run: Run, tmp_path: Path) -> None:
     models = two_versions(tmp_path)
     write_tiny_bundle(models, version="0")
