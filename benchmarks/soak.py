@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ _VERSIONS = ("20260101T000000Z-aaaa", "20260201T000000Z-bbbb")
 _CLIENTS = 4
 _WARM_UP = 0.15  # of the run
 _N_SAMPLES = 200
+_N_REFERENCE = 50  # requests a sample
 _MOST_SLOPE, _MOST_LATENCY = 0.01, 1.25  # asked for: a share of the memory over the run; last third by first
 _PICTURE = Path("build/soak.png")
 _PATIENCE_S = 60.0
@@ -95,6 +96,8 @@ class Sample:
         at_s: since the start of the run.
         pss_mb, rss_mb: memory, of 10⁶ bytes.
         p50_ms, p99_ms: of single records since the last look; None where there were none.
+        reference_ms: median of the same request to a service that gets nothing else and is never reloaded; how fast the
+            machine is changes within half an hour by more than what is looked for.
     """
 
     at_s: float
@@ -102,6 +105,7 @@ class Sample:
     rss_mb: float
     p50_ms: float | None = None
     p99_ms: float | None = None
+    reference_ms: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -125,11 +129,11 @@ def _memory(process: int) -> tuple[float, float]:
 
 
 @contextmanager
-def _service(models: Path, log: Path) -> Iterator[tuple[int, int]]:
+def _service(models: Path, log: Path, **settings: object) -> Iterator[tuple[int, int]]:
     """A service; its process and port. Its log goes to a file, so that it is never full."""
-    settings = {"NELBO_MODELS": str(models), "NELBO_PORT": "0"}
+    given = {f"NELBO_{name}": str(value) for name, value in ({"MODELS": models, "PORT": 0} | settings).items()}
     with log.open("wb") as stderr:
-        process = subprocess.Popen([sys.executable, "-P", "-m", "service"], env=os.environ | settings, stderr=stderr)
+        process = subprocess.Popen([sys.executable, "-P", "-m", "service"], env=os.environ | given, stderr=stderr)
     try:
         deadline = time.monotonic() + _PATIENCE_S
         while log.read_bytes().count(b"\n") < 2:  # it listens, and a model is loaded
@@ -216,6 +220,30 @@ class Run:
         connection.close()
 
 
+class Reference:
+    """A single record, asked of a service that does nothing else."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
+        self._kind = kinds()["single"]
+        self.p50_ms()  # warm
+
+    def p50_ms(self) -> float:
+        """The median of some."""
+        taken = []
+        for _ in range(_N_REFERENCE):
+            started = time.perf_counter()
+            headers = {"content-type": self._kind.content_type}
+            self._connection.request("POST", self._kind.path, self._kind.body, headers)
+            self._connection.getresponse().read()
+            taken.append(time.perf_counter() - started)
+        return round(float(np.median(taken)) * 1e3, 3)
+
+    def close(self) -> None:
+        """Asks no more."""
+        self._connection.close()
+
+
 # --- figures -----------------------------------------------------------------------------------------
 
 
@@ -231,8 +259,8 @@ def slope(samples: Sequence[Sample]) -> float:
 
 
 def latency_ratio(samples: Sequence[Sample]) -> float:
-    """Median p50 of the last third of the samples by that of the first."""
-    found = [sample.p50_ms for sample in samples if sample.p50_ms is not None]
+    """Median p50, each by its reference, of the last third of the samples by that of the first."""
+    found = [sample.p50_ms / sample.reference_ms for sample in samples if sample.p50_ms is not None]
     third = max(1, len(found) // 3)
     return float(np.median(found[-third:]) / np.median(found[:third]))
 
@@ -244,13 +272,17 @@ def measure(minutes: float, n_requests: int, n_reloads: int) -> dict[str, object
         models = Path(place, "models")
         for seed, version in enumerate(_VERSIONS):
             write_tiny_bundle(models, version=version, seed=seed)
-        with _service(models, Path(place, "log")) as (process, port):
+        with (
+            _service(models, Path(place, "log")) as (process, port),
+            _service(models, Path(place, "log of the reference"), RELOAD_S=0) as (_, reference_port),
+        ):
             run = Run(port, int(warm * n_requests), int(warm * n_reloads), warm * seconds)
             _until(run.ask(Store(models)))
             before = _at_rest(process)
             rest = Run(port, n_requests - run.n_requests, n_reloads - run.n_reloads, seconds - run.seconds)
             rest.unexpected += run.unexpected
-            samples = _watched(process, rest, rest.ask(Store(models)))
+            with closing(Reference(reference_port)) as reference:
+                samples = _watched(process, rest, rest.ask(Store(models)), reference)
             after = _at_rest(process)
     return {
         "minutes": minutes,
@@ -279,7 +311,7 @@ def _at_rest(process: int) -> Rest:
     return found
 
 
-def _watched(process: int, run: Run, threads: Sequence[threading.Thread]) -> list[Sample]:
+def _watched(process: int, run: Run, threads: Sequence[threading.Thread], reference: Reference) -> list[Sample]:
     started, samples = time.monotonic(), []
     pause_s = max(0.5, run.seconds / _N_SAMPLES)
     while any(thread.is_alive() for thread in threads):
@@ -287,7 +319,8 @@ def _watched(process: int, run: Run, threads: Sequence[threading.Thread]) -> lis
         times = run.times_ms()
         p50, p99 = (np.percentile(times, [50, 99]).round(3).tolist()) if times.size else (None, None)
         pss, rss = _memory(process)
-        samples.append(Sample(round(time.monotonic() - started, 1), round(pss, 2), round(rss, 2), p50, p99))
+        at_s = time.monotonic() - started
+        samples.append(Sample(round(at_s, 1), round(pss, 2), round(rss, 2), p50, p99, reference.p50_ms()))
     return samples
 
 
@@ -317,6 +350,7 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     above.plot(at, [sample.pss_mb for sample in samples], label="PSS")
     below.plot(at, [sample.p50_ms for sample in samples], label="p50 of single records")
     below.plot(at, [sample.p99_ms for sample in samples], label="p99")
+    below.plot(at, [sample.reference_ms for sample in samples], label="p50 of a service that does nothing else")
     above.set(ylabel="MB", ylim=(0, None))
     below.set(ylabel="ms", xlabel="minutes", yscale="log")
     above.legend()

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from traceback import clear_frames
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
@@ -131,7 +132,8 @@ def failed(error: Exception, headers: Headers, request_id: bytes, route: str) ->
     logs.request_ids.set(ids_of(headers, request_id))
     logs.event("request failed", level=logging.ERROR, error=error, route=route)
     if kind_of(error) == "out-of-resources":
-        give_memory_back(error)
+        clear_frames(error.__traceback__)  # they hold what the request had
+        give_memory_back()
         detail = "there was no memory or thread for this request; with fewer records, or later, it may be answered"
         return problem("out-of-resources", detail, headers={"retry-after": "1"})
     return problem("internal", f"the log says why under request id {request_id.decode()}")

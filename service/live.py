@@ -22,6 +22,7 @@ from nelbo.store import Store
 from service import logs
 from service.loading import load_scorer
 from service.marks import Marks, differ, marks_of
+from service.memory import give_memory_back
 from service.paths import without_path
 from service.watches import Watches
 
@@ -371,9 +372,10 @@ class Live:
 
 
 def _clear(swap: Swap) -> None:
-    """Collects what a version leaves behind in cycles, types of records for example."""
+    """Collects what a version leaves behind in cycles, types of records for example, and gives its memory back."""
     if swap.previous is not None:
         gc.collect()
+        give_memory_back()
 
 
 def _orphaned(name: str, state: ModelState) -> ModelState:

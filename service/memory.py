@@ -4,7 +4,6 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable
-from traceback import clear_frames
 
 # Numbers of `mallopt` in glibc's malloc.h, and what they are set to.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -27,15 +26,12 @@ def keep_freed_memory() -> None:
         mallopt(_ARENA_MAX, 1)
 
 
-def give_memory_back(after: Exception) -> None:
-    """Returns what the heap keeps free, where there was no memory for a request.
+def give_memory_back() -> None:
+    """Returns what the heap keeps free, in some ms.
 
-    For a process at its limit that is all there is, and Python's small objects do not live in that heap.
-
-    Args:
-        after: which the request ended with; what it holds of it is freed first.
+    For a process at its limit that is all there is, and Python's small objects do not live in that heap. Of a version
+    that was replaced it would be kept for as long as no request needs as much.
     """
-    clear_frames(after.__traceback__)
     trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def test_the_slope_of_memory_is_that_of_a_line_through_all_samples() -> None:
 def test_latency_that_doubles_is_seen() -> None:
     samples = [Sample(at, 1, 1, 1.0 if at < 5 else 2.0, 3.0) for at in range(10)]
     assert latency_ratio(samples) == 2
+    slower_machine = [replace(sample, reference_ms=sample.p50_ms or 1.0) for sample in samples]
+    assert latency_ratio(slower_machine) == 1
 
 
 def test_each_bar_can_fail() -> None:
