@@ -33,6 +33,7 @@ _VERSIONS = ("20260101T000000Z-aaaa", "20260201T000000Z-bbbb")
 _CLIENTS = 4
 _WARM_UP = 0.15  # of the run
 _N_SAMPLES = 200
+_N_TOGETHER = 25  # requests of a kind that each client sends one after the other, before the warm-up
 _N_REFERENCE = 50  # requests a sample
 _MOST_SLOPE, _MOST_LATENCY = 0.01, 1.25  # asked for: a share of the memory over the run; last third by first
 _PICTURE = Path("build/soak.png")
@@ -54,6 +55,9 @@ class Kind:
     body: bytes | None
     content_type: str = "application/json"
     expected: int = 200
+
+
+_RELOAD = Kind(0, "/v1/models/pumps/reload", b"")
 
 
 def kinds() -> dict[str, Kind]:
@@ -177,6 +181,24 @@ class Run:
             thread.start()
         return threads
 
+    def crowd(self, store: Store) -> None:
+        """All clients send one kind at once, each kind in turn, and the versions are swapped meanwhile.
+
+        What is kept of the most that requests have ever taken together is then kept before the run, not found in it.
+        """
+        for i, (name, kind) in enumerate(kinds().items()):
+            threads = [threading.Thread(target=self._repeat, args=(name, kind), daemon=True) for _ in range(_CLIENTS)]
+            for thread in threads:
+                thread.start()
+            store.promote("pumps", _VERSIONS[i % 2])
+            self._repeat("reload", _RELOAD, 3)
+            _until(threads)
+
+    def _repeat(self, name: str, kind: Kind, n: int = _N_TOGETHER) -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE_S)) as connection:
+            for _ in range(n):
+                self._send(connection, name, kind)
+
     def times_ms(self) -> NDArray[np.float64]:
         """How long single records took, since the last call."""
         taken, self._times_s = self._times_s, []
@@ -215,7 +237,7 @@ class Run:
         started = time.monotonic()
         for i in range(self.n_reloads):
             store.promote("pumps", _VERSIONS[i % 2])
-            self._send(connection, "reload", Kind(0, "/v1/models/pumps/reload", b""))
+            self._send(connection, "reload", _RELOAD)
             time.sleep(max(0.0, started + (i + 1) * self.seconds / self.n_reloads - time.monotonic()))
         connection.close()
 
@@ -276,11 +298,13 @@ def measure(minutes: float, n_requests: int, n_reloads: int) -> dict[str, object
             _service(models, Path(place, "log")) as (process, port),
             _service(models, Path(place, "log of the reference"), RELOAD_S=0) as (_, reference_port),
         ):
+            peak = Run(port, 0, 0, 0)
+            peak.crowd(Store(models))
             run = Run(port, int(warm * n_requests), int(warm * n_reloads), warm * seconds)
             _until(run.ask(Store(models)))
             before = _at_rest(process)
             rest = Run(port, n_requests - run.n_requests, n_reloads - run.n_reloads, seconds - run.seconds)
-            rest.unexpected += run.unexpected
+            rest.unexpected += peak.unexpected + run.unexpected
             with closing(Reference(reference_port)) as reference:
                 samples = _watched(process, rest, rest.ask(Store(models)), reference)
             after = _at_rest(process)
