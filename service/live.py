@@ -165,6 +165,9 @@ class Live:
 
     def load_all(self) -> None:
         """Loads the live version of every model; a model that fails does not stop the others."""
+        # What is there by now stays; to look through it again and again would make the event loop pause. What is loaded
+        # after it goes some day, and is a few hundred objects.
+        gc.freeze()
         self._marks = {}
         names = self._list()
         if self._unlisted is None and not self._states:
