@@ -38,7 +38,7 @@ serve: $(VENV)/.serve
 
 # In as many processes as JOBS, a file of tests in one of them; some take 1.5 GB.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart=0
 
 # The tests that docs/reliability.md names: what is promised when something fails.
 test-faults: $(VENV)/.dev
