@@ -31,20 +31,28 @@ class Store:
 
     root: Path
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a folder, or that cannot be told."""
+        return _may_be(self.root.is_dir)
+
     def names(self) -> list[str]:
         """The models that have at least one version, or of which that cannot be told.
 
         Raises:
             OSError: the folder cannot be read.
         """
-        if not self.root.is_dir():
+        if not self.is_there:
             return []
         entries = (path for path in self.root.iterdir() if NAME.fullmatch(path.name))
         found = sorted(path.name for path in entries if _may_be(path.is_dir))
         return [name for name in found if self._may_have_versions(name)]
 
     def has(self, name: str) -> bool:
-        """Whether there is a folder for a model of this name, be there a version in it or not."""
+        """Whether there is a folder for a model of this name, with or without a version.
+
+        Not where that cannot be told: any text could then be a model's name.
+        """
         return NAME.fullmatch(name) is not None and os.path.isdir(self.root / name)
 
     def _may_have_versions(self, name: str) -> bool:
@@ -141,7 +149,7 @@ class Store:
         return self.root / name / wanted
 
     def _known(self) -> str:
-        if not self.root.is_dir():
+        if not self.is_there:
             raise StoreError(f"{self.root} is not there")
         try:
             return ", ".join(self.names()) or "none"

@@ -200,7 +200,7 @@ class Live:
             except OSError as error:
                 self._note_unlisted(f"{self.store.root}: cannot be read: {error.strerror}")
                 return []
-            if not names and not self.store.root.is_dir():  # not mounted, say: nobody has removed any model
+            if not names and not self.store.is_there:  # not mounted, say: nobody has removed any model
                 self._note_unlisted(f"{self.store.root} is not there")
                 return []
             self._note_listed()
@@ -331,7 +331,7 @@ class Live:
 
     def _concerns(self, name: str) -> bool:
         """Whether a failure is a model's: of no model it is the asker's, of a store that is not there that of all."""
-        return self.store.root.is_dir() and (name in self._states or self.store.has(name))
+        return self.store.is_there and (name in self._states or self.store.has(name))
 
     def _make_room(self, name: str, serving: Scorer | None) -> None:
         """Waits until no version of a model but the one that serves is in memory."""

@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -532,42 +532,40 @@ def test_a_look_takes_no_model_for_gone_that_was_loaded_meanwhile_for_being_new(
     assert (served(live, "fans"), state_of(live, "fans").failure) == ("1", None)
 
 
-def test_a_version_that_could_not_be_probed_is_tried_at_the_next_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def no_process() -> trial.Process:
+    raise OSError(11, "Resource temporarily unavailable")
+
+
+def a_killed_process() -> trial.Process:
+    process = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S607
+    process.kill()
+    return process
+
+
+def a_late_process() -> trial.Process:
+    return subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S607
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (no_process, "the probe could not be started"),
+        (a_killed_process, "the probe was killed"),
+        (a_late_process, "the probe was not done after 0.2 s"),
+    ],
+)
+def test_a_version_is_probed_anew_at_the_next_look_where_a_probe_said_nothing_of_it(
+    first: Callable[[], trial.Process], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A machine that is short of memory, processors or processes will not always be."""
     versions(tmp_path, "1")
-    failures, start = [OSError(11, "Resource temporarily unavailable")], trial.start
-
-    def failing() -> trial.Process:
-        if failures:
-            raise failures.pop()
-        return start()
-
-    monkeypatch.setattr(trial, "start", failing)
+    live = Live(Store(tmp_path), probe=Probe(Limits(wall_s=0.2)))
     monkeypatch.setattr(probe, "_held", set())
-    live = loaded(tmp_path)
-    assert "the probe could not be started" in live.problems()[0]
-    live.follow()
-    assert live.problems() == []
-
-
-def test_a_model_whose_probe_was_killed_is_probed_anew_at_a_later_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a machine that is short of memory, say, which it will not always be."""
-    versions(tmp_path, "1")
-    start = trial.start
-
-    def killed() -> trial.Process:
-        monkeypatch.setattr(trial, "start", start)
-        process = start()
-        process.kill()
-        return process
-
-    monkeypatch.setattr(probe, "_held", set())
-    monkeypatch.setattr(trial, "start", killed)
-    live = loaded(tmp_path)
-    assert "the probe was killed" in live.problems()[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(trial, "start", first)
+        live.load_all()
+    assert reason in live.problems()[0]
+    live._probe = Probe()  # with the time that one has
     live.follow()
     assert live.problems() == []
 
@@ -632,27 +630,6 @@ def test_the_log_says_when_all_is_well_again(tmp_path: Path, caplog: pytest.LogC
             "aliases.json": ["model failed to load", "model serves what is live again"],
         }[damage.name]
         assert [record.getMessage() for record in caplog.records] == expected
-
-
-def test_a_model_whose_probe_is_late_is_probed_anew_at_a_later_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a machine that is short of processors, say."""
-    versions(tmp_path, "1")
-    start = trial.start
-
-    def stopped() -> trial.Process:
-        monkeypatch.setattr(trial, "start", start)
-        return subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S607
-
-    monkeypatch.setattr(probe, "_held", set())
-    monkeypatch.setattr(trial, "start", stopped)
-    live = Live(Store(tmp_path), probe=Probe(Limits(wall_s=0.2)))
-    live.load_all()
-    assert "the probe was not done after 0.2 s" in live.problems()[0]
-    live._probe = Probe()
-    live.follow()
-    assert live.problems() == []
 
 
 # --- strangers' bundles ------------------------------------------------------------------------------
