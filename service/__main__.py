@@ -62,6 +62,7 @@ from service.settings import Settings, SettingsError, read_settings  # noqa: E40
 
 def main() -> int:
     """Serves until a signal stops it; 2 where the settings or the address will not do."""
+    keep_freed_memory()
     try:
         settings = read_settings()
         loader = loader_of(settings, Probe(process=_TRIAL))
@@ -71,7 +72,6 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     logs.configure(settings.log_level, settings.models.absolute())
-    keep_freed_memory()
     host, port = listener.getsockname()[:2]
     capacity = capacity_of(settings, read_resources())
     logs.event(
