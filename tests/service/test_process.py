@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from nelbo.store import Store
 from service.keys import new_key, write_keys
 from tests.bundles import odd_record, write_tiny_bundle
 from tests.hostile import PROBED
@@ -78,6 +80,33 @@ def test_the_process_holds_nothing_that_only_training_needs(start: Start) -> Non
     mapped = Path(f"/proc/{process.pid}/maps").read_text()
     assert "onnxruntime" in mapped
     assert not any(f"/site-packages/{name}/" in mapped for name in ("torch", "pyarrow", "sklearn", "pandas"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heaps of glibc")
+def test_threads_loads_and_csv_bodies_all_take_from_one_heap(tmp_path: Path, start: Start) -> None:
+    """Of several heaps each keeps what the most at once has taken of it; for hours memory would seem to grow."""
+    for version in ("20260101T000000Z-aaaa", "20260201T000000Z-bbbb"):
+        write_tiny_bundle(tmp_path, version=version)
+    process, port = start(MODELS=tmp_path)
+    records = {"records": [odd_record()] * 500}
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: ask(port, "/v1/models/pumps/score?explain=all", records), range(8)))
+    Store(tmp_path).promote("pumps", "20260101T000000Z-aaaa")
+    pumps = f"http://127.0.0.1:{port}/v1/models/pumps"
+    assert httpx.post(f"{pumps}/reload", timeout=30).json()["changed"] is True
+    csv = "serial,pressure,valve,in/out [l/s],rpm,heated\n" + "P-1,5.0,open,20.0,1500,true\n" * 5_000
+    assert httpx.post(f"{pumps}/score", content=csv, headers={"content-type": "text/csv"}, timeout=30).is_success
+    assert further_heaps(process.pid) == []
+
+
+def further_heaps(pid: int) -> list[str]:
+    """The mappings that are a further heap of glibc, which reserves 64 MiB from a multiple of it, or of mimalloc."""
+    rows = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    parts = [([int(end, 16) for end in row[0].split("-")], row[1]) for row in rows if len(row) == 5]  # of no file
+    of_glibc = [begin for (begin, _), rights in parts if begin % (64 << 20) == 0 and rights == "rw-p"]
+    whole = {end for (_, end), rights in parts if rights == "---p"}
+    reserved = [begin for (begin, end), _ in parts if end - begin >= 1 << 30]
+    return [hex(begin) for begin in of_glibc if begin + (64 << 20) in whole] + [hex(begin) for begin in reserved]
 
 
 def test_importing_the_service_imports_nothing_heavy() -> None:
