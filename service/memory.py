@@ -20,10 +20,10 @@ def keep_freed_memory() -> None:
     is kept once then, not by each heap in its turn. To be called before there are other threads: a heap that there is
     stays in use. Where the C library is another one, nothing is done.
     """
-    # Or CSV bodies are read into a heap of their own, which grows by 2 MiB at a time and gives nothing back.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:
+        # Or pyarrow has a heap of its own, which grew by 2 MiB at a time and gave nothing back (2026-11-25).
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_MMAP_THRESHOLD, _MAPPED_BYTES)
         mallopt(_ARENA_MAX, 1)
